@@ -1,0 +1,43 @@
+"""Checks on tensors handed to kernels, so that a mistake is named instead of read as garbage."""
+
+import torch
+
+from msth_taichi.errors import TensorError
+from msth_taichi.kernels import runtime
+
+FLOATS = (torch.float32, torch.float64)
+
+
+def check(
+    name: str,
+    tensor: torch.Tensor,
+    shape: tuple[int | None, ...],
+    dtype: torch.dtype | tuple[torch.dtype, ...] = FLOATS,
+) -> torch.Tensor:
+    """Return `tensor` if a kernel can read it as it is.
+
+    Args:
+        name: argument name, for the error.
+        shape: expected size of each axis; None accepts any.
+        dtype: accepted dtype or dtypes.
+    Raises:
+        TensorError: wrong type, shape, dtype, device, or not contiguous.
+
+    Example:
+        >>> check("weights", torch.zeros(4, 3), (None, 3)).shape
+        torch.Size([4, 3])
+    """
+    if not isinstance(tensor, torch.Tensor):
+        raise TensorError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
+    if tensor.ndim != len(shape) or any(s is not None and s != n for s, n in zip(shape, tensor.shape, strict=True)):
+        wanted = ", ".join("any" if s is None else str(s) for s in shape)
+        raise TensorError(f"{name}: expected shape ({wanted}), got {tuple(tensor.shape)}")
+    accepted = dtype if isinstance(dtype, tuple) else (dtype,)
+    if tensor.dtype not in accepted:
+        wanted = " or ".join(str(d).removeprefix("torch.") for d in accepted)
+        raise TensorError(f"{name}: expected {wanted}, got {str(tensor.dtype).removeprefix('torch.')}")
+    if tensor.device.type != runtime.device().type:
+        raise TensorError(f"{name}: on {tensor.device.type}, but kernels run on {runtime.device().type}")
+    if not tensor.is_contiguous():
+        raise TensorError(f"{name}: not contiguous; call .contiguous() first")
+    return tensor
