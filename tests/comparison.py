@@ -36,7 +36,7 @@ def assert_gradients_close(value: torch.Tensor, reference: torch.Tensor, toleran
 
 
 def gradients(function: Function, inputs: Sequence[torch.Tensor], seed: int = 0) -> tuple[list, list]:
-    """Outputs of `function`, and gradients of a random linear functional of them to each input that wants one."""
+    """Outputs of `function`, and gradients of a random linear functional of them to the inputs."""
     leaves = [x.detach().clone().requires_grad_(x.requires_grad) for x in inputs]
     outputs = function(*leaves)
     outputs = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
@@ -75,7 +75,7 @@ def assert_safe_autograd(operator: Function, inputs: Sequence[torch.Tensor], tol
 
     1. A leaf's gradient is not doubled, and two backward calls accumulate to exactly twice.
     2. No `.grad` appears on an input by running forward.
-    3. A sibling branch that shares the incoming gradient is not zeroed, in either order.
+    3. A sibling branch that shares the incoming gradient is not zeroed.
     """
 
     def run(branches: Callable[[torch.Tensor], torch.Tensor], times: int = 1) -> list[torch.Tensor | None]:
@@ -91,19 +91,44 @@ def assert_safe_autograd(operator: Function, inputs: Sequence[torch.Tensor], tol
     non_leaf_inputs = [x.detach().clone().requires_grad_(x.requires_grad) for x in inputs]
     operator(*[x * 1.0 if x.requires_grad else x for x in non_leaf_inputs]).sum().backward()
     twice = run(lambda y: y.sum(), times=2)
-    # y + z and z + y hand the very same gradient tensor to both branches
+    # y + z hands the very same gradient to both branches, and the product makes it dense, so that
+    # `.contiguous()` does not copy it. Backward visits the branch made last first: the sibling comes after
     side = torch.zeros(1, dtype=inputs[0].dtype, device=inputs[0].device, requires_grad=True)
-    for order in (lambda y, z: y + z, lambda y, z: z + y):
-        side.grad = None
-        grads = run(lambda y, order=order: order(y, side.expand_as(y).clone()).sum())
-        assert side.grad is not None
-        for a, b in zip(grads, once, strict=True):
-            if a is not None and b is not None:
-                assert_gradients_close(a, b, tolerance)
-        expected = operator(*[x.detach() for x in inputs]).numel()
-        assert abs(side.grad.item() - expected) <= 1e-4 * max(expected, 1), "a sibling's gradient was changed"
+    sibling = side.expand_as(operator(*[x.detach() for x in inputs])).clone()
+    for a, b in zip(run(lambda y: ((y + sibling) * 1).sum()), once, strict=True):
+        if a is not None and b is not None:
+            assert_gradients_close(a, b, tolerance)
+    assert side.grad is not None
+    error = abs(side.grad.item() - sibling.numel())
+    assert error <= 1e-4 * max(sibling.numel(), 1), "a sibling's gradient was changed"
     for a, b, c in zip(once, twice, [x.grad for x in non_leaf_inputs], strict=True):
         if a is not None:
             assert b is not None and c is not None
             assert_gradients_close(c, a, tolerance)
             assert_gradients_close(b, 2 * a, tolerance)
+
+
+def taichi_gradients(
+    kernel: Callable,
+    arguments: Sequence,
+    outputs: dict[int, torch.Tensor],
+    wanted: Sequence[int],
+) -> list[torch.Tensor]:
+    """Gradients that Taichi's own autodiff of `kernel` gives: the oracle for hand-written adjoints.
+
+    Args:
+        arguments: all tensors and numbers of the kernel, outputs included.
+        outputs: incoming gradient by position of the output among the arguments.
+        wanted: positions of the arguments to differentiate by.
+    """
+    leaves = [x.detach().clone() if isinstance(x, torch.Tensor) else x for x in arguments]
+    for position in (*outputs, *wanted):
+        leaves[position].requires_grad_()
+        leaves[position].grad = torch.zeros_like(leaves[position])
+    kernel(*leaves)
+    for position, gradient in outputs.items():
+        leaves[position].grad = gradient.clone()
+    kernel.grad(*leaves)  # type: ignore[attr-defined]
+    result = [leaves[position].grad for position in wanted]
+    assert all(g is not None for g in result)
+    return result  # type: ignore[return-value]

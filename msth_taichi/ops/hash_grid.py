@@ -1,0 +1,78 @@
+"""N-D multi-resolution hash grid under torch autograd.
+
+Letters: M samples, D axes, L levels, F features, E table entries.
+"""
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from msth_taichi.grids import GridSpec
+from msth_taichi.kernels.cells import level_constants
+from msth_taichi.kernels.hash_grid import hash_grid_kernels
+from msth_taichi.ops.checks import FLOATS, check
+
+
+class _HashGrid(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, positions, table, spec: GridSpec):
+        positions, table = positions.detach(), table.detach()
+        scales, integers = level_constants(spec, positions.device, positions.dtype)
+        out = table.new_empty(spec.num_outputs, len(positions))
+        if len(positions):
+            kernels = hash_grid_kernels(spec.axes, spec.features, table.dtype)
+            kernels.forward(positions, table, scales, integers, out)
+        ctx.save_for_backward(positions, table)
+        ctx.spec = spec
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, out_gradient):
+        positions, table = ctx.saved_tensors
+        spec: GridSpec = ctx.spec
+        scales, integers = level_constants(spec, positions.device, positions.dtype)
+        kernels = hash_grid_kernels(spec.axes, spec.features, table.dtype)
+        out_gradient = out_gradient.contiguous()
+        position_gradient = table_gradient = None
+        if ctx.needs_input_grad[0]:
+            position_gradient = torch.zeros_like(positions)
+            if len(positions):
+                kernels.backward_positions(
+                    positions, table, scales, integers, out_gradient, position_gradient
+                )
+        if ctx.needs_input_grad[1]:
+            table_gradient = torch.zeros_like(table)
+            if len(positions):
+                kernels.backward_table(positions, scales, integers, out_gradient, table_gradient)
+        return position_gradient, table_gradient, None
+
+
+def hash_grid(positions: torch.Tensor, table: torch.Tensor, spec: GridSpec) -> torch.Tensor:
+    """Features of positions, interpolated linearly in a grid of each level.
+
+    At level l, with p = x scale_l + 0.5, i = floor(p), f = p - i:
+
+        out[l] = sum over corners c in {i, i+1}^D of  prod_d (f_d or 1 - f_d)  table[slot_l(c)]
+
+    where `slot` is dense or hashed by level (see `GridSpec`). A position with any coordinate outside [0, 1] gives
+    zeros and takes no gradient. Differentiable in positions and table; the derivative to a position is the one
+    inside its cell.
+
+    Args:
+        positions: (M, D) float32 or float64, in [0, 1].
+        table: (E, F) entries of all levels, same dtype.
+        spec: sizes of the grid, with D axes, F features and E entries.
+    Returns:
+        (L*F, M) features, level by level.
+    Raises:
+        TensorError: wrong shape, dtype, device or layout.
+    Source: Müller et al. 2022, Instant-NGP; rectangular resolutions as in the released MSTH code.
+
+    Example:
+        >>> spec = GridSpec((4, 4, 4), (8, 8, 8), 2, 2, 10)
+        >>> hash_grid(torch.rand(5, 3), torch.zeros(spec.num_entries, 2), spec).shape
+        torch.Size([4, 5])
+    """
+    check("positions", positions, (None, spec.axes), FLOATS)
+    check("table", table, (spec.num_entries, spec.features), positions.dtype)
+    return _HashGrid.apply(positions, table, spec)  # type: ignore[no-any-return]
