@@ -33,24 +33,40 @@ class DataConfig(Section):
     center: bool = Field(True, description="move the mean camera position to the origin")
     auto_scale: bool = Field(True, description="scale so that the largest camera coordinate is 1")
     scale_factor: float = Field(0.5, gt=0, description="further scale after auto_scale")
-    box: float = Field(1.0, gt=0, description="half edge of the scene box, scene units; used when rays.contraction is 'none'")
+    box: float = Field(
+        1.0, gt=0, description="half edge of the scene box, scene units; used when rays.contraction is 'none'"
+    )
     num_frames: int | None = Field(None, ge=1, description="use only the first frames of each video")
     downscale: int = Field(1, ge=1, le=16, description="divide the image size by this (area average)")
-    gpu_memory: float = Field(16.0, gt=0, description="GB of frames kept on the GPU; larger stores stay in RAM")
+    gpu_memory: float = Field(
+        16.0, gt=0, description="GB of frames kept on the GPU; larger stores stay in RAM"
+    )
 
 
 class RayConfig(Section):
     """Where a ray is sampled, and what lies behind it."""
 
     near: float = Field(0.05, gt=0, description="nearest sample in training, scene units")
-    near_render: float | None = Field(None, gt=0, description="nearest sample in evaluation and rendering; default: near")
+    near_render: float | None = Field(
+        None, gt=0, description="nearest sample in evaluation and rendering; default: near"
+    )
     far: float = Field(1000.0, gt=0, description="farthest sample, scene units")
-    spacing: Literal["piecewise", "uniform", "lindisp"] = Field("piecewise", description="first sampler: linear then in disparity, in distance, or in disparity")
-    middle: float = Field(1.0, gt=0, description="distance at which 'piecewise' turns from linear to disparity, scene units")
-    contraction: Literal["inf", "l2", "none"] = Field("inf", description="norm of the contraction of unbounded space; 'none' uses data.box")
+    spacing: Literal["piecewise", "uniform", "lindisp"] = Field(
+        "piecewise", description="first sampler: linear then in disparity, in distance, or in disparity"
+    )
+    middle: float = Field(
+        1.0, gt=0, description="distance at which 'piecewise' turns from linear to disparity, scene units"
+    )
+    contraction: Literal["inf", "l2", "none"] = Field(
+        "inf", description="norm of the contraction of unbounded space; 'none' uses data.box"
+    )
     samples: int = Field(48, ge=2, le=1024, description="samples per ray given to the field")
-    anneal_steps: int = Field(5000, ge=0, description="steps over which proposal weights sharpen; 0 turns annealing off")
-    background: Literal["last_sample", "black", "white", "random"] = Field("last_sample", description="colour behind the last sample, and behind transparent pixels")
+    anneal_steps: int = Field(
+        5000, ge=0, description="steps over which proposal weights sharpen; 0 turns annealing off"
+    )
+    background: Literal["last_sample", "black", "white", "random"] = Field(
+        "last_sample", description="colour behind the last sample, and behind transparent pixels"
+    )
 
     @model_validator(mode="after")
     def _near_before_far(self) -> "RayConfig":
@@ -64,12 +80,18 @@ class GridConfig(Section):
 
     levels: int = Field(16, ge=1, le=32, description="levels of both encodings")
     base_resolution: Resolution = Field((16, 16, 16, 15), description="x, y, z, time at the coarsest level")
-    max_resolution: Resolution = Field((2048, 2048, 2048, 300), description="x, y, z, time at the finest level")
+    max_resolution: Resolution = Field(
+        (2048, 2048, 2048, 300), description="x, y, z, time at the finest level"
+    )
     log2_static: int = Field(19, ge=8, le=26, description="log2 of the entries per level of the static table")
-    log2_dynamic: int = Field(19, ge=8, le=26, description="log2 of the entries per level of the dynamic table")
+    log2_dynamic: int = Field(
+        19, ge=8, le=26, description="log2 of the entries per level of the dynamic table"
+    )
     mask_resolution: int = Field(128, ge=2, le=512, description="mask cells per axis of space")
     mask_init: float = Field(-1.0, ge=-10, le=10, description="initial mask logit; -1 is 27 % static")
-    blend: Literal["mst", "mt", "add"] = Field("mst", description="mst: m*h3 + (1-m)*h4;  mt: h3 + (1-m)*h4;  add: h3 + h4")
+    blend: Literal["mst", "mt", "add"] = Field(
+        "mst", description="mst: m*h3 + (1-m)*h4;  mt: h3 + (1-m)*h4;  add: h3 + h4"
+    )
     hidden: int = Field(64, ge=8, le=256, description="width of the MLP after the blend")
 
     @model_validator(mode="after")
@@ -83,7 +105,9 @@ class FieldConfig(GridConfig):
     """The main field: density and colour."""
 
     hidden_color: int = Field(64, ge=8, le=256, description="width of the colour MLP's two hidden layers")
-    geometry_features: int = Field(15, ge=1, le=63, description="features handed from the density to the colour MLP")
+    geometry_features: int = Field(
+        15, ge=1, le=63, description="features handed from the density to the colour MLP"
+    )
 
 
 class ProposalConfig(GridConfig):
@@ -93,7 +117,9 @@ class ProposalConfig(GridConfig):
     base_resolution: Resolution = Field((16, 16, 16, 15), description="x, y, z, time at the coarsest level")
     max_resolution: Resolution = Field((128, 128, 128, 150), description="x, y, z, time at the finest level")
     log2_static: int = Field(18, ge=8, le=26, description="log2 of the entries per level of the static table")
-    log2_dynamic: int = Field(18, ge=8, le=26, description="log2 of the entries per level of the dynamic table")
+    log2_dynamic: int = Field(
+        18, ge=8, le=26, description="log2 of the entries per level of the dynamic table"
+    )
     mask_resolution: int = Field(64, ge=2, le=512, description="mask cells per axis of space")
     hidden: int = Field(16, ge=8, le=256, description="width of the MLP after the blend")
     samples: int = Field(128, ge=2, le=1024, description="samples per ray of this proposal")
@@ -112,12 +138,20 @@ class LossConfig(Section):
 class SamplerConfig(Section):
     """Which pixels a training step looks at."""
 
-    kind: Literal["uniform", "static_dynamic"] = Field("uniform", description="static_dynamic needs cameras that do not move")
+    kind: Literal["uniform", "static_dynamic"] = Field(
+        "uniform", description="static_dynamic needs cameras that do not move"
+    )
     ratio: float = Field(50.0, gt=0, description="static : dynamic pixels at the start")
     ratio_end: float = Field(30.0, gt=0, description="static : dynamic pixels after ratio_steps")
     ratio_steps: int = Field(20000, ge=1, description="steps over which the ratio changes, linearly")
-    repeat_steps: int = Field(20000, ge=0, description="a dynamic pixel is repeated at 1 + 5 sin(...) times, which peaks at this step; 0 for one time")
-    variance: float = Field(0.03, gt=0, le=1, description="temporal variance of a pixel's colour above which it is dynamic")
+    repeat_steps: int = Field(
+        20000,
+        ge=0,
+        description="a dynamic pixel is repeated at 1 + 5 sin(...) times, which peaks at this step; 0 for one time",
+    )
+    variance: float = Field(
+        0.03, gt=0, le=1, description="temporal variance of a pixel's colour above which it is dynamic"
+    )
 
 
 class TrainingConfig(Section):
@@ -127,13 +161,19 @@ class TrainingConfig(Section):
     rays_per_step: int = Field(16384, ge=1, description="rays per step")
     learning_rate: float = Field(1e-2, gt=0, description="Adam's rate at step 0")
     learning_rate_end: float = Field(2e-4, gt=0, description="rate after schedule_steps")
-    schedule: Literal["exponential", "cosine"] = Field("exponential", description="shape of the rate between the two")
+    schedule: Literal["exponential", "cosine"] = Field(
+        "exponential", description="shape of the rate between the two"
+    )
     schedule_steps: int | None = Field(None, ge=1, description="length of the schedule; default: steps")
-    precision: Literal["auto", "float32", "float16"] = Field("auto", description="auto: float16 compute on CUDA, float32 on CPU")
+    precision: Literal["auto", "float32", "float16"] = Field(
+        "auto", description="auto: float16 compute on CUDA, float32 on CPU"
+    )
     seed: int = Field(42, ge=0, description="seed of parameters, pixels and jitter")
-    threads: int = Field(0, ge=0, description="CPU threads; 0 for all. With 1, CPU training repeats bit for bit")
+    threads: int = Field(
+        0, ge=0, description="CPU threads; 0 for all. With 1, CPU training repeats bit for bit"
+    )
     log_every: int = Field(50, ge=1, description="steps between lines of metrics.jsonl")
-    eval_every: int = Field(0, ge=0, description="steps between evaluations during training; 0 for the end only")
+    eval_every: int = Field(0, ge=0, description="steps between evaluations on held-out views; 0 for none")
     checkpoint_every: int = Field(2000, ge=1, description="steps between checkpoints")
 
 
@@ -141,7 +181,9 @@ class EvaluationConfig(Section):
     """How held-out views are compared."""
 
     split: Literal["test", "val", "train"] = Field("test", description="views to compare")
-    every: int = Field(10, ge=1, description="every n-th frame of each held-out camera; moving cameras: every n-th image")
+    every: int = Field(
+        10, ge=1, description="every n-th frame of each held-out camera; moving cameras: every n-th image"
+    )
     chunk: int = Field(32768, ge=1, description="rays rendered at once")
 
 
@@ -151,7 +193,9 @@ class Config(Section):
     data: DataConfig = Field(default_factory=DataConfig)
     rays: RayConfig = Field(default_factory=RayConfig)
     field: FieldConfig = Field(default_factory=FieldConfig)
-    proposals: tuple[ProposalConfig, ...] = Field(default_factory=lambda: (ProposalConfig(),), min_length=1, max_length=2)
+    proposals: tuple[ProposalConfig, ...] = Field(
+        default_factory=lambda: (ProposalConfig(),), min_length=1, max_length=2
+    )
     loss: LossConfig = Field(default_factory=LossConfig)
     sampler: SamplerConfig = Field(default_factory=SamplerConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
@@ -184,7 +228,9 @@ def load_preset(name: str, settings: list[str] | None = None) -> Config:
         10
     """
     if name not in preset_names():
-        raise ConfigError(f"unknown preset '{name}'{_nearest(name, preset_names())}; `msth presets` lists them")
+        raise ConfigError(
+            f"unknown preset '{name}'{_nearest(name, preset_names())}; `msth presets` lists them"
+        )
     text = (resources.files("msth_taichi") / "presets" / f"{name}.toml").read_text()
     return parse_config(tomllib.loads(text), settings or [], f"preset '{name}'")
 
@@ -230,7 +276,9 @@ def _apply(values: dict[str, Any], setting: str) -> None:
     for depth, part in enumerate(path):
         if isinstance(model, tuple):  # a list of sections, addressed by number
             if not part.isdigit() or int(part) > len(node):
-                raise ConfigError(f"--set {key}: '{part}' is not a position in {'.'.join(path[:depth])}; use 0 or 1")
+                raise ConfigError(
+                    f"--set {key}: '{part}' is not a position in {'.'.join(path[:depth])}; use 0 or 1"
+                )
             if int(part) == len(node):
                 node.append({})
             part_key, model = int(part), model[0]
@@ -238,7 +286,9 @@ def _apply(values: dict[str, Any], setting: str) -> None:
             fields = getattr(model, "model_fields", {})
             if part not in fields:
                 where = ".".join(path[:depth]) or "the top level"
-                raise ConfigError(f"--set {key}: unknown setting '{part}' in {where}{_nearest(part, list(fields))}")
+                raise ConfigError(
+                    f"--set {key}: unknown setting '{part}' in {where}{_nearest(part, list(fields))}"
+                )
             part_key = part
             model = (ProposalConfig,) if part == "proposals" else fields[part].annotation
         if depth == len(path) - 1:
@@ -266,4 +316,8 @@ def _explain(error: ValidationError, origin: str) -> str:
             model = ProposalConfig if part.isdigit() else fields[part].annotation if part in fields else model
         return f"{origin}: unknown setting '{name}'{_nearest(path[-1], list(getattr(model, 'model_fields', {})))}"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{origin}: {name} = {problem['input']!r}: {message}" if problem["type"] != "value_error" else f"{origin}: {message}"
+    return (
+        f"{origin}: {name} = {problem['input']!r}: {message}"
+        if problem["type"] != "value_error"
+        else f"{origin}: {message}"
+    )

@@ -70,7 +70,7 @@ def assert_matches(
             assert_gradients_close(grad, target, gradient_tolerance)
 
 
-def assert_safe_autograd(operator: Function, inputs: Sequence[torch.Tensor], tolerance: float = 1e-5) -> None:
+def assert_safe_autograd(operator: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor], tolerance: float = 1e-5) -> None:
     """The three silent traps of Taichi under torch autograd do not exist in `operator` (one tensor output).
 
     1. A leaf's gradient is not doubled, and two backward calls accumulate to exactly twice.
@@ -94,7 +94,8 @@ def assert_safe_autograd(operator: Function, inputs: Sequence[torch.Tensor], tol
     # y + z hands the very same gradient to both branches, and the product makes it dense, so that
     # `.contiguous()` does not copy it. Backward visits the branch made last first: the sibling comes after
     side = torch.zeros(1, dtype=inputs[0].dtype, device=inputs[0].device, requires_grad=True)
-    sibling = side.expand_as(operator(*[x.detach() for x in inputs])).clone()
+    output = operator(*[x.detach() for x in inputs])
+    sibling = side.expand_as(output).clone()
     for a, b in zip(run(lambda y: ((y + sibling) * 1).sum()), once, strict=True):
         if a is not None and b is not None:
             assert_gradients_close(a, b, tolerance)

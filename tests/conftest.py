@@ -1,5 +1,8 @@
 """Shared fixtures. A process owns one device: `pytest -m gpu` runs on CUDA, everything else on the CPU."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -24,6 +27,53 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(7)
+
+
+@pytest.fixture(scope="session")
+def tiny_scene():
+    """The built-in scene, small: 3 cameras and a held-out one, 4 frames of 24 x 18."""
+    from msth_taichi.scene.scene import load_scene
+
+    return load_scene("synthetic:cameras=3,test_cameras=1,frames=4,width=24,height=18")
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """Settings with which a training step takes milliseconds."""
+    from msth_taichi.config import load_preset
+
+    grids = (
+        "levels=2",
+        "base_resolution=[4,4,4,2]",
+        "max_resolution=[8,8,8,4]",
+        "mask_resolution=4",
+        "hidden=8",
+    )
+    tables = ("log2_static=8", "log2_dynamic=8")
+    settings = [f"{part}.{value}" for part in ("field", "proposals.0") for value in (*grids, *tables)]
+    settings += [
+        "field.hidden_color=8",
+        "proposals.0.samples=8",
+        "rays.samples=6",
+        "training.rays_per_step=64",
+    ]
+    return load_preset("demo", [*settings, "training.steps=10", "training.checkpoint_every=5"])
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_scene, tiny_config, tmp_path_factory: pytest.TempPathFactory):
+    """A run trained for 10 steps; shared, so leave its folder as it is."""
+    from msth_taichi.training.trainer import train
+
+    return train(
+        tiny_scene, tiny_config, tmp_path_factory.mktemp("tiny") / "run", preset="demo", progress=False
+    )
+
+
+@pytest.fixture
+def tiny_run_copy(tiny_run, tmp_path: Path) -> Path:
+    """A run folder to spoil."""
+    return Path(shutil.copytree(tiny_run.path, tmp_path / "tiny_run"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

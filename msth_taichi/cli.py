@@ -1,0 +1,192 @@
+"""The `msth` command: parses, calls the library, prints. Heavy imports wait until a verb needs them.
+
+Exit status: 0 done (or stopped on request with a checkpoint), 2 an error the user can mend, told in one line.
+"""
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import msth_taichi
+from msth_taichi.errors import MsthError
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Videos of moving scenes into radiance fields that render from any camera at any time.",
+)
+
+Arch = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes CUDA where torch sees a GPU.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --output.")]
+Run = Annotated[Path, typer.Argument(help="A run folder, as written by msth train.")]
+
+
+# click's UsageError, wherever it lives: newer versions of typer carry a copy of click and do not import it
+_USAGE_ERRORS: tuple[type[Exception], ...] = tuple(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError"
+)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    arguments = sorted(sys.argv[1:], key=lambda argument: argument != "--debug")  # --debug may stand anywhere
+    try:
+        status = app(arguments or ["--help"], prog_name="msth", standalone_mode=False)
+    except typer.Abort:
+        sys.exit(130)
+    except (MsthError, *_USAGE_ERRORS) as error:
+        sys.stdout.flush()
+        if "--debug" in arguments:
+            traceback.print_exception(error)
+        message = getattr(error, "format_message", error.__str__)()
+        print("error:", " ".join(message.split()), file=sys.stderr)
+        sys.exit(2)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"msth {msth_taichi.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Run folder to create.")] = Path("runs/demo"),
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; default: the preset's.")] = None,
+    arch: Arch = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Train, evaluate and render the built-in scene."""
+    from msth_taichi.demo import run_demo
+
+    for line in run_demo(output, steps=steps, arch=arch, overwrite=overwrite):
+        print(line)
+
+
+@app.command()
+def train(
+    data: Annotated[
+        str, typer.Argument(help="Folder or json of a data set, or 'demo' for the built-in scene.")
+    ],
+    output: Annotated[Path, typer.Option(help="Run folder to create, or to continue with --resume.")],
+    preset: Annotated[
+        str | None, typer.Option(help="Settings to start from; `msth presets` lists them.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Short for --set training.steps=N.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting; may be repeated."),
+    ] = None,
+    arch: Arch = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train a data set into a run folder."""
+    from msth_taichi.training.start import start_training
+
+    run = start_training(
+        data,
+        output,
+        preset=preset,
+        steps=steps,
+        settings=settings or [],
+        arch=arch,
+        resume=resume,
+        overwrite=overwrite,
+    )
+    if run.step < run.config.training.steps:
+        print(f"stopped at step {run.step}; continue with: msth train {data} --output {output} --resume")
+    else:
+        print(f"{run.path}: {run.step} steps; next: msth eval {run.path}")
+
+
+@app.command("eval")
+def eval_(
+    run: Run,
+    data: Annotated[
+        Path | None, typer.Option(help="The data set, where it has moved since training.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="test, val or train; default: the run's setting.")] = None,
+    every: Annotated[
+        int | None, typer.Option(min=1, help="Every n-th frame; default: the run's setting.")
+    ] = None,
+    step: Annotated[int | None, typer.Option(min=0, help="Checkpoint to load; default: the last.")] = None,
+    arch: Arch = "auto",
+) -> None:
+    """Compare held-out views with the run's renders."""
+    from msth_taichi.evaluation.evaluate import evaluate, scene_of
+    from msth_taichi.evaluation.report import evaluation_lines
+    from msth_taichi.training.run import load_run
+
+    loaded = load_run(run, step=step, arch=arch)
+    for line in evaluation_lines(evaluate(loaded, scene_of(loaded, data), split=split, every=every)):
+        print(line)
+
+
+@app.command()
+def render(
+    run: Run,
+    output: Annotated[
+        Path, typer.Option(help="File (mp4) or folder (png) to write; several outputs add -NAME.")
+    ],
+    path: Annotated[str, typer.Option(help="test, spiral or orbit.")] = "spiral",
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames; default: as many as the scene has.")
+    ] = None,
+    scale: Annotated[float, typer.Option(help="Image size as a multiple of the training images'.")] = 1.0,
+    outputs: Annotated[
+        str, typer.Option(help="Comma-separated: rgb, depth, mask, accumulation, static, dynamic.")
+    ] = "rgb",
+    format: Annotated[str, typer.Option(help="mp4 or png.")] = "mp4",
+    step: Annotated[int | None, typer.Option(min=0, help="Checkpoint to load; default: the last.")] = None,
+    arch: Arch = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Render a run along a camera path; the data set is not needed."""
+    from msth_taichi.rendering.paths import make_path
+    from msth_taichi.rendering.render import render_path
+    from msth_taichi.training.run import load_run
+
+    loaded = load_run(run, step=step, arch=arch)
+    views = make_path(loaded.scene, path, frames)
+    names = [name.strip() for name in outputs.split(",")]
+    for file in render_path(
+        loaded, views, names, scale=scale, format=format, output=output, overwrite=overwrite
+    ):
+        print(file)
+
+
+@app.command()
+def info(
+    target: Annotated[str, typer.Argument(metavar="DATA-or-RUN", help="A data set or a run folder.")],
+) -> None:
+    """Describe a data set or a run."""
+    from msth_taichi.evaluation.report import info_lines
+
+    for line in info_lines(target):
+        print(line)
+
+
+@app.command()
+def presets() -> None:
+    """List the presets."""
+    from msth_taichi.config import preset_description, preset_names
+
+    names = preset_names()
+    for name in names:
+        print(f"{name:<{max(map(len, names))}}  {preset_description(name)}")

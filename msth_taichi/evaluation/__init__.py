@@ -1,0 +1,1 @@
+"""Renders against held-out frames: metrics, protocol, pictures."""

@@ -1,0 +1,220 @@
+"""Held-out views against a run's renders, with the protocol beside the numbers.
+
+Published figures of one method differ by their SSIM convention, choice of frames or near plane alone, so each
+result file states all of these.
+
+Letters: H, W image size; M points.
+"""
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from msth_taichi.errors import DataError, RunError
+from msth_taichi.evaluation import metrics
+from msth_taichi.model.renderer import render_image
+from msth_taichi.ops.rays import generate_rays
+from msth_taichi.rendering.comparison import comparison_panels
+from msth_taichi.rendering.paths import view_rows
+from msth_taichi.rendering.writers import mosaic, write_png
+from msth_taichi.scene.cameras import Cameras
+from msth_taichi.scene.scene import Images, Scene, load_scene
+from msth_taichi.training.run import Run
+
+MOSAICS = 8
+_PLACE = ("name", "frame", "time")  # which image it was; all else in a frame's row is a metric
+
+
+def evaluate(
+    run: Run,
+    scene: Scene,
+    split: str | None = None,
+    every: int | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Render the views of a split, compare them with their frames, and save the result in the run folder.
+
+    Writes `eval/step-XXXXXXXX.json` (what is returned) and, for the first frame of each of at most 8 cameras,
+    `eval/step-XXXXXXXX/NAME.png`: ground truth, render, error times 4, depth, mask.
+
+    Where the scene knows its exact depth and motion, `mask` holds the mean of the field's mask m (1 = static)
+    at the points that pixel centres see, over static and over moving surfaces.
+
+    Args:
+        run: a trained run.
+        scene: the same scene with frames, as `scene_of(run)` loads it.
+        split: "test", "val" or "train"; default: the run's `evaluation.split`.
+        every: every n-th frame of each static camera, or every n-th image in the order of time where the
+            cameras move; default: the run's `evaluation.every`.
+        progress: show a bar.
+    Raises:
+        DataError: no such split, or an unreadable frame.
+
+    Example:
+        >>> evaluate(run, scene)["psnr"]
+        29.1
+    """
+    split = split or run.config.evaluation.split
+    every = every or run.config.evaluation.every
+    images = scene.images(split)
+    rows = [rows[::every] for rows in view_rows(images, scene.static_cameras).values()]
+    chosen = images.select(np.concatenate(rows).tolist())
+    device = next(run.model.parameters()).device
+    cameras = scene.cameras.to(device)
+    folder = run.path / "eval" / f"step-{run.step:08d}"
+
+    views: dict[str, list[dict[str, Any]]] = {}
+    pictures: dict[str, np.ndarray] = {}
+    surfaces: list[tuple[torch.Tensor, torch.Tensor]] = []
+    bar = tqdm(
+        chosen.read(),
+        total=len(chosen),
+        desc=f"eval {split}",
+        unit="image",
+        disable=not progress,
+        leave=False,
+    )
+    for row, frame in enumerate(bar):
+        camera, time = int(chosen.camera[row]), float(chosen.time[row])
+        target = target_image(frame, run.config.rays.background).to(device)
+        output = render_image(run.model, cameras, camera, time, chunk=run.config.evaluation.chunk)
+        name = scene.cameras.names[camera]
+        view = name if scene.static_cameras else split
+        views.setdefault(view, []).append(
+            {
+                "name": name,
+                "frame": int(chosen.frame[row]),
+                "time": time,
+                **metrics.image_metrics(output["rgb"], target),
+            }
+        )
+        if name not in pictures and len(pictures) < MOSAICS:
+            pictures[name] = mosaic(comparison_panels(output, target, error=True))
+        if chosen.has_truth:
+            surfaces.append(_surface_mask(run, cameras, chosen, row))
+
+    result = {
+        "step": run.step,
+        **_means([frame for frames in views.values() for frame in frames]),
+        "mask": _mask_means(surfaces) if surfaces else None,
+        "views": {name: {**_means(frames), "frames": frames} for name, frames in views.items()},
+        "protocol": _protocol(run, scene, split, every, views),
+    }
+    for name, picture in pictures.items():
+        write_png(folder / f"{name.replace('/', '_')}.png", picture)
+    _write_json(folder.with_suffix(".json"), result)
+    return result
+
+
+def scene_of(run: Run, data: Path | None = None) -> Scene:
+    """The data set a run was trained on, with its frames.
+
+    Args:
+        run: its scene says where the data set was.
+        data: where it is now, if it has moved.
+    Raises:
+        DataError: not there, or another data set.
+    """
+    saved = run.scene
+    if saved.format == "synthetic" and data is None:
+        counts = {split: len(torch.unique(saved.images(split).camera)) for split in saved.splits}
+        options = {
+            "cameras": counts["train"],
+            "test_cameras": counts["test"],
+            "frames": saved.num_frames,
+            "width": saved.cameras.width * run.config.data.downscale,
+            "height": saved.cameras.height * run.config.data.downscale,
+        }
+        return load_scene("synthetic:" + ",".join(f"{k}={v}" for k, v in options.items()), run.config.data)
+    where = data or saved.path
+    if data is None and not (saved.path and saved.path.exists()):
+        raise DataError(f"{where}: the data set of {run.path} is not there; say where it is with --data PATH")
+    assert where is not None
+    scene = load_scene(where, run.config.data)
+    same = scene.cameras.names == saved.cameras.names and torch.allclose(
+        scene.cameras.camera_to_world, saved.cameras.camera_to_world, atol=1e-4
+    )
+    if not same:
+        raise DataError(
+            f"{where}: its cameras are not those of {run.path}; give the data set the run was trained on"
+        )
+    return scene
+
+
+def target_image(frame: np.ndarray, background: str) -> torch.Tensor:
+    """(H, W, 3) float32 in [0, 1]; straight alpha is composited on white for "white", else on black."""
+    image = torch.tensor(frame).float() / 255
+    if image.shape[-1] == 3:
+        return image
+    color, alpha = image[..., :3], image[..., 3:]
+    return color * alpha + (1.0 if background == "white" else 0.0) * (1 - alpha)
+
+
+def _surface_mask(run: Run, cameras: Cameras, images: Images, row: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mask at the surfaces that the pixel centres of an image see, (M,), and whether they move, (M,)."""
+    depth = torch.from_numpy(images.depth(row)).to(cameras.camera_to_world)
+    moving = torch.from_numpy(images.moving(row)).flatten()
+    y, x = torch.meshgrid(*(torch.arange(size) + 0.5 for size in depth.shape), indexing="ij")
+    pixels = torch.stack([x.flatten(), y.flatten()], dim=1).to(depth)
+    camera = torch.full((len(pixels),), int(images.camera[row]), dtype=torch.int32, device=depth.device)
+    origins, directions = generate_rays(
+        pixels, camera, cameras.camera_to_world, cameras.intrinsics, cameras.distortion, cameras.lens
+    )
+    with torch.no_grad():
+        return run.model.mask(origins + directions * depth.reshape(-1, 1)).float().cpu(), moving
+
+
+def _mask_means(surfaces: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, float | None]:
+    mask, moving = (torch.cat(column) for column in zip(*surfaces, strict=True))
+    static, dynamic = (m.mean().item() if len(m) else None for m in (mask[~moving], mask[moving]))
+    difference = None if static is None or dynamic is None else static - dynamic
+    return {"static": static, "moving": dynamic, "difference": difference}
+
+
+def _means(frames: list[dict[str, Any]]) -> dict[str, float | None]:
+    return metrics.aggregate([{k: v for k, v in frame.items() if k not in _PLACE} for frame in frames])
+
+
+def _protocol(
+    run: Run, scene: Scene, split: str, every: int, views: dict[str, list[dict[str, Any]]]
+) -> dict[str, Any]:
+    rays = run.config.rays
+    device = next(run.model.parameters()).device
+    return {
+        "data": str(scene.path or scene.name),
+        "split": split,
+        "every": every,
+        "views": list(views),
+        "images": sum(map(len, views.values())),
+        "resolution": [scene.cameras.width, scene.cameras.height],
+        "near": rays.near_render or rays.near,
+        "background": rays.background,
+        "color": "sRGB values in [0, 1] as stored; renders clamped, no colour correction per camera",
+        "psnr": "10 log10(1 / MSE) per image, then the mean; psnr_pooled is of the mean MSE",
+        "ssim": "11 x 11 Gaussian, sigma 1.5, data range 1; ssim2: data range 2; ms_ssim: five scales",
+        "d_ssim": "(1 - ssim) / 2; d_ssim2: (1 - ssim2) / 2; d_ms_ssim: (1 - ms_ssim) / 2",
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU {platform.machine()}",
+        "versions": {name: version(name) for name in ("msth_taichi", "torch", "taichi")},
+    }
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(value, indent=1) + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(
+            f"{path}: cannot be written ({error.strerror}); free the disk or mend the permissions"
+        ) from error

@@ -1,0 +1,84 @@
+"""Writing files so that a reader never sees half of one."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from msth_taichi.errors import RunError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` that becomes `path` if the block succeeds, and vanishes if it does not.
+
+    It keeps the suffix, by which codecs are chosen, and lies in the same folder, so that the last step is a rename.
+
+    Raises:
+        RunError: the path is a folder, or nothing can be written beside it.
+    """
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        if path.is_dir():
+            raise RunError(f"{path}: is a folder; give the name of a file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `path` if the block succeeds, with all it holds flushed to disk."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        for file in (*temporary.iterdir(), temporary):
+            _flush(file)
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+        _flush(path.parent)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file in one step."""
+    with replacing(path) as temporary:
+        try:
+            temporary.write_text(text)
+        except OSError as error:
+            raise unwritable(path, error) from error
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Replace a json file in one step."""
+    write_text(path, json.dumps(values, indent=1) + "\n")
+
+
+def unwritable(path: Path, error: OSError) -> RunError:
+    """What to say when the system refuses a write."""
+    return RunError(
+        f"{path}: cannot be written ({error.strerror or error}); free the disk or choose another path"
+    )
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

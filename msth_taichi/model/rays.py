@@ -1,0 +1,80 @@
+"""A batch of rays, from pixels of cameras.
+
+Letters: N rays.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from msth_taichi.ops.rays import generate_rays
+from msth_taichi.scene.cameras import Cameras
+
+
+@dataclass(frozen=True, eq=False)
+class Rays:
+    """N rays in scene units.
+
+    Args:
+        origins: (N, 3).
+        directions: (N, 3) unit.
+        times: (N,) in [0, 1].
+        near: (N,) distance of the first sample.
+        far: (N,) distance of the last sample.
+    """
+
+    origins: torch.Tensor
+    directions: torch.Tensor
+    times: torch.Tensor
+    near: torch.Tensor
+    far: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.origins)
+
+
+def camera_rays(
+    cameras: Cameras,
+    camera: torch.Tensor,
+    row: torch.Tensor,
+    column: torch.Tensor,
+    times: torch.Tensor,
+    near: float,
+    far: float,
+    box: float | None = None,
+) -> Rays:
+    """Rays through pixel centres.
+
+    Args:
+        cameras: on the device of the kernels.
+        camera: (N,) row of `cameras`.
+        row: (N,) pixel row.
+        column: (N,) pixel column.
+        times: (N,) in [0, 1].
+        near: first distance, scene units.
+        far: last distance, scene units.
+        box: half edge of a box around the origin that rays are clipped to; None for no box. A ray that misses
+            it is left with near = far, so that nothing lies on it.
+
+    Example:
+        >>> pixel = torch.tensor([3])
+        >>> len(camera_rays(scene.cameras, torch.tensor([0]), pixel, pixel, torch.tensor([0.5]), 0.05, 10.0))
+        1
+    """
+    pixels = torch.stack([column, row], dim=1).float() + 0.5
+    origins, directions = generate_rays(
+        pixels,
+        camera.int(),
+        cameras.camera_to_world,
+        cameras.intrinsics,
+        cameras.distortion,
+        cameras.lens,
+    )
+    nears, fars = torch.full_like(times, near), torch.full_like(times, far)
+    if box is not None:
+        with torch.no_grad():
+            inverse = 1 / torch.where(directions.abs() < 1e-9, 1e-9, directions)
+            a, b = (-box - origins) * inverse, (box - origins) * inverse
+            nears = torch.minimum(a, b).amax(1).clamp(near, far)
+            fars = torch.maximum(torch.maximum(a, b).amin(1).clamp(near, far), nears)
+    return Rays(origins, directions, times, nears, fars)

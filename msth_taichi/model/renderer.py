@@ -1,0 +1,243 @@
+"""From rays to pixels: proposals say where to look, the field says what is there, compositing adds it up.
+
+Letters: N rays, S samples per ray, P samples of a proposal, H, W image size.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from msth_taichi.config import Config
+from msth_taichi.model.field import FieldSamples, MaskedField, ProposalField, Space
+from msth_taichi.model.rays import Rays, camera_rays
+from msth_taichi.ops.composite import composite, weights
+from msth_taichi.ops.resample import resample
+from msth_taichi.ops.stratified import stratified_samples
+from msth_taichi.scene.cameras import Cameras
+
+Mode = Literal["full", "static", "dynamic"]
+MODES: tuple[Mode, ...] = ("full", "static", "dynamic")
+
+_ANNEAL_SLOPE = 10.0  # mip-NeRF 360, section 3.1
+
+
+@dataclass
+class Level:
+    """Where one sampler looked and what it found: s_edges (N, P+1) in [0, 1], weights (N, P)."""
+
+    s_edges: torch.Tensor
+    weights: torch.Tensor
+
+
+@dataclass
+class Rendering:
+    """What N rays see.
+
+    Args:
+        color: (N, 3).
+        depth: (N,) median depth, scene units.
+        depth_expected: (N,) mean depth, scene units.
+        accumulation: (N,) opacity in [0, 1].
+        mask: (N,) how static what the ray sees is; empty space counts as static.
+        density: (N, S) of the final samples.
+        levels: one per proposal, then the final samples.
+    """
+
+    color: torch.Tensor
+    depth: torch.Tensor
+    depth_expected: torch.Tensor
+    accumulation: torch.Tensor
+    mask: torch.Tensor
+    density: torch.Tensor
+    levels: list[Level]
+
+
+def anneal_exponent(step: int, steps: int) -> float:
+    """Exponent a of the proposal weights: a = 10 f / (9 f + 1), f = min(step / steps, 1).
+
+    Source: mip-NeRF 360, section 3.1.
+
+    Example:
+        >>> round(anneal_exponent(1250, 5000), 3)
+        0.769
+    """
+    fraction = min(step / steps, 1.0) if steps else 1.0
+    return _ANNEAL_SLOPE * fraction / ((_ANNEAL_SLOPE - 1) * fraction + 1)
+
+
+class RadianceField(nn.Module):
+    """A main field and its proposals.
+
+    Args:
+        config: all settings; those of data and training are not used.
+        box: half edge of the scene box, scene units, where rays.contraction is "none".
+
+    Example:
+        >>> model = RadianceField(load_preset("demo"), box=1.0)
+        >>> model.render_image(scene.cameras, 0, time=0.5)["rgb"].shape
+        torch.Size([72, 96, 3])
+    """
+
+    def __init__(self, config: Config, box: float):
+        super().__init__()
+        self.config = config
+        self.space = Space(config.rays.contraction, box)
+        self.field = MaskedField(config.field, self.space)
+        self.proposals = nn.ModuleList(ProposalField(p, self.space) for p in config.proposals)
+        self.compute = torch.float32
+        """dtype of features and MLPs; tables and sums stay float32."""
+
+    def rays(
+        self,
+        cameras: Cameras,
+        camera: torch.Tensor,
+        row: torch.Tensor,
+        column: torch.Tensor,
+        times: torch.Tensor,
+        near: float | None = None,
+    ) -> Rays:
+        """Rays through pixel centres (N,), with this model's bounds; see `camera_rays`."""
+        bounds = self.config.rays
+        box = self.space.box if bounds.contraction == "none" else None
+        return camera_rays(cameras, camera, row, column, times, near or bounds.near, bounds.far, box)
+
+    def forward(
+        self,
+        rays: Rays,
+        *,
+        jitter: torch.Tensor | None = None,
+        anneal: float = 1.0,
+        train_proposals: bool = False,
+        background: torch.Tensor | None = None,
+        mode: Mode = "full",
+    ) -> Rendering:
+        """Render rays.
+
+        Args:
+            rays: N rays.
+            jitter: (samplers, N) in [0, 1) for stratified sampling: one row per proposal and one for the final
+                samples; None for regular samples.
+            anneal: exponent of the proposal weights.
+            train_proposals: let gradients reach the proposals.
+            background: (N, 3) colour behind the samples; None for the colour of the last sample.
+            mode: "full"; "static" reads the static table alone; "dynamic" keeps of each density the share
+                1 - m that moves.
+        """
+        bounds = self.config.rays
+        jitters = [None] * (len(self.proposals) + 1) if jitter is None else list(jitter.unbind())
+        static_only = mode == "static"
+        levels: list[Level] = []
+        s_edges, t_edges = stratified_samples(
+            rays.near, rays.far, self.config.proposals[0].samples, bounds.spacing, bounds.middle, jitters[0]
+        )
+        counts = [p.samples for p in self.config.proposals[1:]] + [bounds.samples]
+        for proposal, count, offset in zip(self.proposals, counts, jitters[1:], strict=True):
+            with torch.set_grad_enabled(train_proposals and torch.is_grad_enabled()):
+                samples = proposal(_centres(rays, t_edges), rays.times, self.compute, static_only)
+                found = weights(_density(samples, mode).view(len(rays), -1), t_edges)
+            levels.append(Level(s_edges, found))
+            s_edges, t_edges = resample(
+                s_edges,
+                found.detach(),
+                rays.near,
+                rays.far,
+                count,
+                bounds.spacing,
+                bounds.middle,
+                anneal=anneal,
+                jitter=offset,
+            )
+        samples = self.field(_centres(rays, t_edges), rays.times, rays.directions, self.compute, static_only)
+        assert samples.color is not None
+        density = _density(samples, mode).view(len(rays), -1)
+        out = composite(
+            density,
+            samples.color.view(3, len(rays), -1),
+            t_edges,
+            "last_sample" if background is None else background,
+        )
+        levels.append(Level(s_edges, out.weights))
+        mask = (out.weights * samples.mask.view_as(density)).sum(1) + 1 - out.accumulation
+        return Rendering(out.color, out.depth_median, out.depth, out.accumulation, mask, density, levels)
+
+    @torch.no_grad()
+    def mask(self, positions: torch.Tensor) -> torch.Tensor:
+        """(M,) how static positions (M, 3), scene units, are: 1 static, 0 moving."""
+        return self.field.encoding.mask(self.space.to_grid(positions))
+
+    def background(self, count: int, random: torch.Tensor | None = None) -> torch.Tensor | None:
+        """Colour behind `count` rays: (N, 3), or None for each ray's last sample. "random" is `random`, or grey."""
+        kind = self.config.rays.background
+        if kind == "last_sample":
+            return None
+        if kind == "random":
+            return random if random is not None else self._full(count, 0.5)
+        return self._full(count, 1.0 if kind == "white" else 0.0)
+
+    def _full(self, count: int, value: float) -> torch.Tensor:
+        return torch.full((count, 3), value, device=self.field.encoding.mask_logits.device)
+
+    def render_image(self, cameras: Cameras, index: int, time: float, **options) -> dict[str, torch.Tensor]:
+        """See `render_image`."""
+        return render_image(self, cameras, index, time, **options)
+
+
+@torch.no_grad()
+def render_image(
+    model: RadianceField,
+    cameras: Cameras,
+    index: int,
+    time: float,
+    *,
+    mode: Mode = "full",
+    chunk: int | None = None,
+) -> dict[str, torch.Tensor]:
+    """One frame.
+
+    Args:
+        model: a field.
+        cameras: in scene units.
+        index: which of them.
+        time: in [0, 1].
+        mode: see `RadianceField.forward`.
+        chunk: rays at once; default: `evaluation.chunk`.
+    Returns:
+        rgb (H, W, 3) in [0, 1]; depth (H, W) median distance along the ray, scene units; accumulation (H, W);
+        mask (H, W), 1 where static.
+    """
+    device = model.field.encoding.mask_logits.device
+    cameras = cameras.select([index]).to(device)
+    pixels = torch.arange(cameras.height * cameras.width, device=device)
+    bounds = model.config.rays
+    parts: dict[str, list[torch.Tensor]] = {"rgb": [], "depth": [], "accumulation": [], "mask": []}
+    for part in pixels.split(chunk or model.config.evaluation.chunk):
+        times = torch.full((len(part),), float(time), device=device)
+        rays = model.rays(
+            cameras,
+            torch.zeros_like(part),
+            part // cameras.width,
+            part % cameras.width,
+            times,
+            bounds.near_render or bounds.near,
+        )
+        out = model(rays, background=model.background(len(part)), mode=mode)
+        parts["rgb"].append(out.color.clamp(0, 1))
+        parts["depth"].append(out.depth)
+        parts["accumulation"].append(out.accumulation)
+        parts["mask"].append(out.mask)
+    return {
+        name: torch.cat(values).view(cameras.height, cameras.width, *values[0].shape[1:])
+        for name, values in parts.items()
+    }
+
+
+def _centres(rays: Rays, t_edges: torch.Tensor) -> torch.Tensor:
+    """(N*S, 3) centres of the bins."""
+    middle = 0.5 * (t_edges[:, 1:] + t_edges[:, :-1])
+    return (rays.origins[:, None] + rays.directions[:, None] * middle[..., None]).view(-1, 3)
+
+
+def _density(samples: FieldSamples, mode: Mode) -> torch.Tensor:
+    return samples.density * (1 - samples.mask) if mode == "dynamic" else samples.density

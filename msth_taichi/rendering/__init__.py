@@ -1,0 +1,1 @@
+"""Camera paths, and the images and videos rendered along them."""

@@ -1,0 +1,133 @@
+"""Few pixels that never change, many times of those that do: for cameras that stand still.
+
+Letters: N rays of a batch, r static : dynamic ratio, n times of a dynamic pixel, S repeat_steps, U cameras.
+"""
+
+import math
+
+import torch
+
+from msth_taichi.config import SamplerConfig
+from msth_taichi.errors import ConfigError
+from msth_taichi.sampling.pixels import PixelBatch
+from msth_taichi.scene.scene import Images
+
+REPEAT_START = 1000
+"""Step up to which a dynamic pixel is drawn at one time only (released MSTH code)."""
+
+MOST_EXTRA_REPEATS = 5
+
+
+def dynamic_pixels(step: int, count: int, config: SamplerConfig) -> int:
+    """Dynamic among `count` distinct pixels: N - floor(N r / (1 + r)), r from ratio to ratio_end, linearly.
+
+    Example:
+        >>> config = SamplerConfig(ratio=50, ratio_end=30, ratio_steps=20000)
+        >>> dynamic_pixels(0, 16384, config), dynamic_pixels(20000, 16384, config)
+        (322, 529)
+    """
+    progress = min(step / config.ratio_steps, 1.0)
+    ratio = config.ratio + (config.ratio_end - config.ratio) * progress
+    return count - math.floor(count * ratio / (1 + ratio))
+
+
+def dynamic_repeats(step: int, config: SamplerConfig) -> int:
+    """Times n at which a dynamic pixel is seen: floor(1 + 5 sin((step - 1000) pi / (2 (S - 1000)))).
+
+    1 up to step 1000, and always where S is 0; after S it stays at its peak of 6, where the sine would fall
+
+    Example:
+        >>> [dynamic_repeats(step, SamplerConfig(repeat_steps=20000)) for step in (0, 5000, 20000)]
+        [1, 2, 6]
+    """
+    if config.repeat_steps == 0 or step <= REPEAT_START:
+        return 1
+    progress = min((step - REPEAT_START) / max(config.repeat_steps - REPEAT_START, 1), 1.0)
+    return math.floor(1 + MOST_EXTRA_REPEATS * math.sin(progress * math.pi / 2))
+
+
+def dynamic_rays(step: int, count: int, config: SamplerConfig) -> int:
+    """Dynamic among the N = `count` rays of a batch.
+
+    Of N distinct pixels D = `dynamic_pixels` are dynamic and seen n times, (N - D) + n D rays in all; a batch
+    of N has their share, rounded.
+    """
+    dynamic = dynamic_pixels(step, count, config)
+    seen = dynamic * dynamic_repeats(step, config)
+    return round(count * seen / max(count - dynamic + seen, 1))
+
+
+class StaticDynamicSampler:
+    """Draws static pixels at one time each and dynamic pixels at n independent times, with replacement.
+
+    The number of rays of either kind is fixed by step and count, and each ray carries its own flag. Where no
+    pixel is dynamic all rays are static, and the other way round.
+
+    Args:
+        images: the table to draw from, of cameras that stand still.
+        cameras: (U,) int64 ascending, rows of the scene's cameras.
+        dynamic: (U, H, W) bool, pixels that change.
+        config: ratio and repeats.
+        device: where batches are made.
+        generator: on `device`; all randomness comes from it.
+    Raises:
+        ConfigError: a camera has fewer than two images, so that nothing can be said about change.
+    Source: "spatio" sampler of the released MSTH code.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        cameras: torch.Tensor,
+        dynamic: torch.Tensor,
+        config: SamplerConfig,
+        device: torch.device,
+        generator: torch.Generator,
+    ):
+        # rows of the images grouped by camera: those of camera u are order[start[u] : start[u] + frames[u]]
+        frames = (images.camera[None] == cameras.cpu()[:, None]).sum(1)
+        if frames.min() < 2:
+            raise ConfigError(
+                "sampler.kind='static_dynamic' needs two images or more of each camera; use 'uniform'"
+            )
+        self._order = images.camera.argsort(stable=True).to(device)
+        self._start = (frames.cumsum(0) - frames).to(device)
+        self._frames = frames.to(device)
+        self._height, self._width = dynamic.shape[1:]
+        flat = dynamic.to(device).flatten()
+        # int32 halves what these lists take on the GPU
+        index = torch.int32 if flat.numel() < 2**31 else torch.int64
+        self._static = (~flat).nonzero()[:, 0].to(index)
+        self._dynamic = flat.nonzero()[:, 0].to(index)
+        self._config = config
+        self._device = device
+        self._generator = generator
+
+    def sample(self, step: int, count: int) -> PixelBatch:
+        """N = `count` pixels for this step: static ones, then dynamic ones, a pixel's times together."""
+        dynamic, repeats = dynamic_rays(step, count, self._config), dynamic_repeats(step, self._config)
+        if len(self._dynamic) == 0:
+            dynamic = 0
+        elif len(self._static) == 0:
+            dynamic = count
+        static = count - dynamic
+        moving = self._draw(self._dynamic, -(-dynamic // repeats))
+        moving = moving[:, None].expand(-1, repeats).reshape(-1)[:dynamic]
+        cell = torch.cat([self._draw(self._static, static), moving])
+
+        pixels = self._height * self._width
+        camera, pixel = cell // pixels, cell % pixels
+        frames = self._frames[camera]
+        uniform = torch.rand(count, generator=self._generator, device=self._device)
+        # float32 rounding may reach the upper end
+        frame = torch.minimum((uniform * frames).long(), frames - 1)
+        flags = torch.zeros(count, dtype=torch.bool, device=self._device)
+        flags[static:] = True
+        image = self._order[self._start[camera] + frame]
+        return PixelBatch(image, pixel // self._width, pixel % self._width, flags)
+
+    def _draw(self, pixels: torch.Tensor, count: int) -> torch.Tensor:
+        if count == 0:
+            return pixels.new_empty(0, dtype=torch.int64)
+        drawn = torch.randint(len(pixels), (count,), generator=self._generator, device=self._device)
+        return pixels[drawn].long()

@@ -1,0 +1,111 @@
+"""Camera poses and lenses of a scene.
+
+Letters: C cameras.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True, eq=False)
+class Cameras:
+    """C calibrated cameras of one image size.
+
+    Args:
+        camera_to_world: (C, 3, 4) float32, OpenGL axes (x right, y up, looks along -z).
+        intrinsics: (C, 4) float32 fx, fy, cx, cy in pixels; pixel (r, c) is centred at (c + 0.5, r + 0.5).
+        distortion: (C, 6) float32 k1, k2, k3, k4, p1, p2 as in OpenCV.
+        lens: (C,) int32, a code of `msth_taichi.lenses`.
+        width: pixels.
+        height: pixels.
+        names: C names, unique within a scene.
+
+    Example:
+        >>> load_scene("synthetic").cameras.select([0]).scaled(0.5).width
+        48
+    """
+
+    camera_to_world: torch.Tensor
+    intrinsics: torch.Tensor
+    distortion: torch.Tensor
+    lens: torch.Tensor
+    width: int
+    height: int
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def to(self, device: torch.device | str) -> "Cameras":
+        """The same cameras with their tensors on `device`."""
+        return replace(
+            self,
+            camera_to_world=self.camera_to_world.to(device),
+            intrinsics=self.intrinsics.to(device),
+            distortion=self.distortion.to(device),
+            lens=self.lens.to(device),
+        )
+
+    def select(self, indices: Sequence[int] | torch.Tensor) -> "Cameras":
+        """The cameras at `indices`, in that order."""
+        rows = torch.as_tensor(indices, dtype=torch.int64, device=self.camera_to_world.device)
+        return replace(
+            self,
+            camera_to_world=self.camera_to_world[rows],
+            intrinsics=self.intrinsics[rows],
+            distortion=self.distortion[rows],
+            lens=self.lens[rows],
+            names=tuple(self.names[i] for i in rows.tolist()),
+        )
+
+    def scaled(self, factor: float) -> "Cameras":
+        """The same views with `factor` times the pixels per axis, rounded to whole pixels."""
+        width, height = max(round(self.width * factor), 1), max(round(self.height * factor), 1)
+        ratio = torch.tensor([width / self.width, height / self.height] * 2).to(self.intrinsics)
+        return replace(self, intrinsics=self.intrinsics * ratio, width=width, height=height)
+
+    def with_poses(self, camera_to_world: torch.Tensor) -> "Cameras":
+        """The same lenses at other poses, (C, 3, 4)."""
+        return replace(self, camera_to_world=camera_to_world)
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values that `from_description` turns back into equal cameras."""
+        return {
+            "camera_to_world": self.camera_to_world.tolist(),
+            "intrinsics": self.intrinsics.tolist(),
+            "distortion": self.distortion.tolist(),
+            "lens": self.lens.tolist(),
+            "width": self.width,
+            "height": self.height,
+            "names": list(self.names),
+        }
+
+    @staticmethod
+    def from_description(values: dict[str, Any]) -> "Cameras":
+        return make_cameras(**values)
+
+
+def make_cameras(
+    camera_to_world: Any,
+    intrinsics: Any,
+    distortion: Any,
+    lens: Any,
+    width: int,
+    height: int,
+    names: Sequence[str],
+) -> Cameras:
+    """Cameras from nested lists or numpy arrays of the shapes that `Cameras` documents."""
+    count = len(names)
+    return Cameras(
+        torch.from_numpy(np.asarray(camera_to_world, np.float32).reshape(count, 3, 4)),
+        torch.from_numpy(np.asarray(intrinsics, np.float32).reshape(count, 4)),
+        torch.from_numpy(np.asarray(distortion, np.float32).reshape(count, 6)),
+        torch.from_numpy(np.asarray(lens, np.int32).reshape(count)),
+        width,
+        height,
+        tuple(names),
+    )

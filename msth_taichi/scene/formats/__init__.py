@@ -1,0 +1,6 @@
+"""One module per format on disk, each with `detects(folder) -> bool` and `load(folder, config) -> Scene`."""
+
+from msth_taichi.scene.formats import dnerf, images, multiview
+
+FORMATS = (multiview, dnerf, images)
+"""In the order in which they are tried; each json matches at most one."""

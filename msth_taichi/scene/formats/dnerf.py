@@ -1,0 +1,22 @@
+"""D-NeRF's json: `camera_angle_x`, and images with a pose and a time whose `file_path` leaves out .png."""
+
+from pathlib import Path
+
+from msth_taichi.config import DataConfig
+from msth_taichi.scene.formats.images import load_images
+from msth_taichi.scene.formats.transforms import first_file_path, has_transforms
+from msth_taichi.scene.scene import Scene
+
+
+def detects(folder: Path) -> bool:
+    """Whether the entries leave out the suffix."""
+    return has_transforms(folder) and not Path(first_file_path(folder)).suffix
+
+
+def load(folder: Path, config: DataConfig) -> Scene:
+    """Images with transforms_{train,test[,val]}.json; RGBA stays RGBA.
+
+    Raises:
+        DataError: names the file, what is wrong with it, and the remedy.
+    """
+    return load_images(folder, config, format="dnerf", suffix=".png")

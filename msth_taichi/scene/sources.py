@@ -1,0 +1,192 @@
+"""Frames from video and image files, decoded one at a time.
+
+Letters: T frames of a video, H image height, W image width.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import imageio.v3 as iio
+import numpy as np
+
+from msth_taichi.errors import DataError
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """What a file's header says: pixels, channels, frames (0: it does not say) and frames per second."""
+
+    width: int
+    height: int
+    channels: int
+    frames: int = 1
+    fps: float = 0.0
+
+
+def probe_image(path: Path) -> FileInfo:
+    """Read an image's header.
+
+    Raises:
+        DataError: missing, unreadable, or not 8 bits a channel.
+    """
+    _require(path)
+    try:
+        properties = iio.improps(path, plugin="pillow", index=0)
+    except Exception as error:  # decoders raise errors of many kinds
+        raise _unreadable(path, "image", error) from error
+    if properties.dtype != np.uint8:
+        raise DataError(f"{path}: {properties.dtype} pixels; convert it to 8-bit RGB or RGBA")
+    height, width, *channels = properties.shape
+    return FileInfo(width, height, 4 if channels in ([2], [4]) else 3)
+
+
+def probe_video(path: Path) -> FileInfo:
+    """Read a video's header and decode its first frame.
+
+    Raises:
+        DataError: missing, or no frame can be decoded.
+    """
+    _require(path)
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            next(container.decode(stream))
+            fps = float(stream.average_rate or 0)
+            return FileInfo(stream.width, stream.height, 3, stream.frames, fps)
+    except Exception as error:  # decoders raise errors of many kinds
+        raise _unreadable(path, "video", error) from error
+
+
+@dataclass(frozen=True)
+class VideoSource:
+    """Videos of one size; the key of a frame is video * num_frames + frame. One video is open at a time.
+
+    Args:
+        files: one a camera.
+        num_frames: T, frames used of each video.
+        width: pixels in the file.
+        height: pixels in the file.
+        downscale: each output pixel is the mean of this many squared.
+    """
+
+    files: tuple[Path, ...]
+    num_frames: int
+    width: int
+    height: int
+    downscale: int = 1
+    channels: int = 3
+
+    def read(self, keys: np.ndarray) -> Iterator[np.ndarray]:
+        """Frames (H, W, 3) uint8 in the order of `keys`; a step back in time opens the video again."""
+        video, frame, frames = -1, -1, iter(())
+        for key in keys.tolist():
+            wanted_video, wanted_frame = divmod(key, self.num_frames)
+            if wanted_video != video or wanted_frame <= frame:
+                video, frame = wanted_video, -1
+                frames = _video_frames(self.files[video])
+            path = self.files[video]
+            found = next(itertools.islice(frames, wanted_frame - frame - 1, None), None)
+            if found is None:
+                raise DataError(
+                    f"{path}: ends before frame {wanted_frame}, but num_frames is {self.num_frames}; "
+                    "use a lower data.num_frames or restore the video"
+                )
+            frame = wanted_frame
+            array = found.to_ndarray(format="rgb24")
+            yield shrink(_sized(path, array, self.width, self.height), self.downscale)
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Image files of one size; the key of a frame is its file's position.
+
+    Args:
+        files: one an image.
+        width: pixels in the file.
+        height: pixels in the file.
+        channels: 3, or 4 with straight alpha.
+        downscale: each output pixel is the mean of this many squared.
+    """
+
+    files: tuple[Path, ...]
+    width: int
+    height: int
+    channels: int
+    downscale: int = 1
+
+    def read(self, keys: np.ndarray) -> Iterator[np.ndarray]:
+        """Frames (H, W, channels) uint8 in the order of `keys`."""
+        mode = "RGBA" if self.channels == 4 else "RGB"
+        for key in keys.tolist():
+            path = self.files[key]
+            try:
+                array = iio.imread(path, plugin="pillow", index=0, mode=mode)
+            except Exception as error:  # decoders raise errors of many kinds
+                raise _unreadable(path, "image", error) from error
+            yield shrink(_sized(path, array, self.width, self.height), self.downscale)
+
+
+def shrink(image: np.ndarray, factor: int) -> np.ndarray:
+    """Area average over factor x factor pixels; what fills no block is cut off at the right and the bottom.
+
+    Colours under straight alpha are weighted by it, so that what is transparent does not darken edges.
+
+    Args:
+        image: (H, W, 3 or 4) uint8.
+        factor: at least 1.
+
+    Example:
+        >>> shrink(np.array([[[0, 0, 0], [255, 255, 255]]] * 2, np.uint8), 2)[0, 0]
+        array([128, 128, 128], dtype=uint8)
+    """
+    if factor == 1:
+        return image
+    height, width = image.shape[0] // factor, image.shape[1] // factor
+    blocks = (
+        image[: height * factor, : width * factor]
+        .reshape(height, factor, width, factor, -1)
+        .astype(np.float32)
+    )
+    if image.shape[2] == 4:
+        alpha = blocks[..., 3:].sum((1, 3))
+        color = (blocks[..., :3] * blocks[..., 3:]).sum((1, 3)) / np.maximum(alpha, 1)
+        mean = np.concatenate([color, alpha / factor**2], -1)
+    else:
+        mean = blocks.mean((1, 3))
+    return np.floor(mean + 0.5).astype(np.uint8)
+
+
+def _video_frames(path: Path) -> Iterator[av.VideoFrame]:
+    # PyAV itself: imageio collects all of Python's garbage whenever it closes a video, 0.3 s next to torch
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            yield from container.decode(stream)
+    except Exception as error:  # decoders raise errors of many kinds
+        raise _unreadable(path, "video", error) from error
+
+
+def _sized(path: Path, array: np.ndarray, width: int, height: int) -> np.ndarray:
+    if array.shape[:2] != (height, width):
+        found = f"{array.shape[1]}x{array.shape[0]}"
+        raise DataError(f"{path}: a frame of {found} among frames of {width}x{height}; encode it in one size")
+    return array
+
+
+def _require(path: Path) -> None:
+    if not path.is_file():
+        raise DataError(f"{path}: missing; restore the file or remove its entry from the json")
+
+
+def _unreadable(path: Path, kind: str, error: Any) -> DataError:
+    detail = (str(error).splitlines() or [""])[0]
+    reason = f"{type(error).__name__}: {detail}" if detail else type(error).__name__
+    return DataError(f"{path}: unreadable {kind} ({reason}); restore the file or encode it again")

@@ -1,0 +1,162 @@
+"""Checkpoints: folders `checkpoints/step-00020000` with model and optimizer in safetensors and the rest in json.
+
+A folder is written under a temporary name, flushed and renamed, so it is whole or not there. The newest two are
+kept. Nothing is pickled: a stranger's run is safe to open.
+"""
+
+import json
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from msth_taichi.errors import RunError
+from msth_taichi.files import new_folder, write_json
+
+KEPT = 2
+
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass
+class State:
+    """Where a training stands, beside its tensors.
+
+    Args:
+        step: steps done.
+        since_update: steps since the proposals were last trained.
+        scaler: state of the gradient scaler; empty without one.
+    """
+
+    step: int = 0
+    since_update: int = 1
+    scaler: dict[str, float] | None = None
+
+
+def checkpoint_steps(run: Path) -> list[int]:
+    """Steps of a run's checkpoints, in ascending order."""
+    found = (re.fullmatch(r"step-(\d{8,})", entry.name) for entry in (run / "checkpoints").glob("step-*"))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def checkpoint_path(run: Path, step: int | None = None) -> Path:
+    """Folder of the checkpoint at `step`, or of the last one.
+
+    Raises:
+        RunError: there is none.
+    """
+    steps = checkpoint_steps(run)
+    if not steps:
+        raise RunError(f"{run}/checkpoints: no checkpoint; train first, or give another run folder")
+    if step is not None and step not in steps:
+        raise RunError(
+            f"{run}/checkpoints: no checkpoint of step {step}; there are {', '.join(map(str, steps))}"
+        )
+    return _folder(run, steps[-1] if step is None else step)
+
+
+def save_checkpoint(
+    run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator, state: State
+) -> Path:
+    """Write a checkpoint and drop all but the newest two."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    moments = {
+        f"{key}/{names[parameter]}": values[key].detach().cpu()
+        for parameter, values in optimizer.state.items()
+        for key in _MOMENTS
+    }
+    folder = _folder(run, state.step)
+    with new_folder(folder) as temporary:
+        save_file(
+            {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()},
+            temporary / "model.safetensors",
+        )
+        save_file({**moments, "generator": generator.get_state().cpu()}, temporary / "optimizer.safetensors")
+        write_json(temporary / "state.json", asdict(state))
+    for step in checkpoint_steps(run)[:-KEPT]:
+        shutil.rmtree(_folder(run, step))
+    return folder
+
+
+def load_model(folder: Path, model: nn.Module) -> None:
+    """Copy a checkpoint's parameters into a model.
+
+    Raises:
+        RunError: a file is missing or truncated, or the model has other sizes.
+    """
+    path = folder / "model.safetensors"
+    tensors = _load(path)
+    parameters = dict(model.named_parameters())
+    different = sorted(tensors.keys() ^ parameters.keys())
+    if different:
+        raise RunError(
+            f"{path}: of another model ('{different[0]}' is only in one); restore the run's own config.toml"
+        )
+    for name, parameter in parameters.items():
+        if tensors[name].shape != parameter.shape:
+            raise RunError(
+                f"{path}: of another model size ('{name}' is {tuple(tensors[name].shape)}, config.toml says "
+                f"{tuple(parameter.shape)}); restore the run's own config.toml"
+            )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[name])
+
+
+def load_training(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator
+) -> State:
+    """Bring model, optimizer and random numbers to where the checkpoint left them.
+
+    Raises:
+        RunError: as `load_model`.
+    """
+    load_model(folder, model)
+    path = folder / "optimizer.safetensors"
+    tensors = _load(path)
+    values = read_state(folder)
+    try:
+        for name, parameter in model.named_parameters():
+            if f"step/{name}" in tensors:  # a parameter that never had a gradient has no moments
+                moments = {key: tensors[f"{key}/{name}"] for key in _MOMENTS}
+                device = {key: parameter.device for key in _MOMENTS}
+                if not optimizer.defaults.get("fused"):
+                    device["step"] = torch.device("cpu")
+                optimizer.state[parameter] = {key: t.to(device[key]) for key, t in moments.items()}
+        generator.set_state(tensors["generator"])
+        return State(**values)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise RunError(
+            f"{path}: does not belong to this run or device ({error}); delete {folder} to use an older checkpoint"
+        ) from error
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """A checkpoint's state.json."""
+    path = folder / "state.json"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _load(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> RunError:
+    reason = " ".join(str(error).split())
+    return RunError(f"{path}: missing or damaged ({reason}); delete {path.parent} to use an older checkpoint")
+
+
+def _folder(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"step-{step:08d}"
