@@ -4,7 +4,7 @@
 
     scene = msth.load_scene("demo")
     run = msth.train(scene, msth.load_preset("demo"), "runs/demo")
-    image = run.render(scene.cameras.camera_to_world[0], time=0.5)["rgb"]
+    image = run.render(scene.cameras, time=0.5)["rgb"]
 
 Names load on first use: importing the package imports neither torch nor taichi.
 """

@@ -4,9 +4,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from msth_taichi.evaluation.comparison import write_comparison
 from msth_taichi.evaluation.evaluate import evaluate
 from msth_taichi.evaluation.report import evaluation_lines
-from msth_taichi.rendering.comparison import write_comparison
 from msth_taichi.scene.scene import load_scene
 from msth_taichi.training.start import start_training
 

@@ -70,7 +70,9 @@ def assert_matches(
             assert_gradients_close(grad, target, gradient_tolerance)
 
 
-def assert_safe_autograd(operator: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor], tolerance: float = 1e-5) -> None:
+def assert_safe_autograd(
+    operator: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor], tolerance: float = 1e-5
+) -> None:
     """The three silent traps of Taichi under torch autograd do not exist in `operator` (one tensor output).
 
     1. A leaf's gradient is not doubled, and two backward calls accumulate to exactly twice.

@@ -65,9 +65,7 @@ def tiny_run(tiny_scene, tiny_config, tmp_path_factory: pytest.TempPathFactory):
     """A run trained for 10 steps; shared, so leave its folder as it is."""
     from msth_taichi.training.trainer import train
 
-    return train(
-        tiny_scene, tiny_config, tmp_path_factory.mktemp("tiny") / "run", preset="demo", progress=False
-    )
+    return train(tiny_scene, tiny_config, tmp_path_factory.mktemp("tiny") / "run", progress=False)
 
 
 @pytest.fixture

@@ -104,38 +104,29 @@ def test_info_of_a_data_set(msth):
     assert "12 images of 3 cameras" in out and "4 images of 1 cameras" in out
 
 
+TRAIN = ["train", "demo", "--output", "RUN"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["frobnicate"], "No such command"),
         (["train"], "Missing argument"),
         (["train", "demo", "--outptu", "x"], "No such option"),
-        (["train", "demo", "--output", "RUN", "--steps", "0"], "--steps"),
-        (["train", "demo", "--output", "RUN"], "--preset is missing; choose one of demo"),
-        (["train", "demo", "--output", "RUN", "--preset", "dmeo"], "did you mean 'demo'?"),
-        (
-            ["train", "demo", "--output", "RUN", "--preset=demo", "--set=training.step=5"],
-            "did you mean 'steps'?",
-        ),
-        (
-            ["train", "demo", "--output", "RUN", "--preset=demo", "--set=trainig.steps=5"],
-            "did you mean 'training'?",
-        ),
-        (
-            ["train", "demo", "--output", "RUN", "--preset=demo", "--set=training.steps=-5"],
-            "training.steps = -5",
-        ),
-        (["train", "demo", "--output", "RUN", "--preset=demo", "--set=training.steps"], "section.key=value"),
-        (["train", "demo", "--output", "RUN", "--preset=demo", "--arch=gpu"], "--arch gpu"),
+        ([*TRAIN, "--steps", "0"], "--steps"),
+        (TRAIN, "--preset is missing; choose one of demo"),
+        ([*TRAIN, "--preset", "dmeo"], "did you mean 'demo'?"),
+        ([*TRAIN, "--preset=demo", "--set=training.step=5"], "did you mean 'steps'?"),
+        ([*TRAIN, "--preset=demo", "--set=trainig.steps=5"], "did you mean 'training'?"),
+        ([*TRAIN, "--preset=demo", "--set=training.steps=-5"], "training.steps = -5"),
+        ([*TRAIN, "--preset=demo", "--set=training.steps"], "section.key=value"),
+        ([*TRAIN, "--preset=demo", "--arch=gpu"], "--arch gpu"),
+        ([*TRAIN, "--resume"], "no checkpoint"),
+        ([*TRAIN, "--resume", "--preset=demo"], "--resume takes its settings from"),
         (["train", "nowhere", "--output", "RUN", "--preset=demo"], "nowhere: no such data set"),
-        (["train", "demo", "--output", "RUN", "--resume"], "not a run folder"),
-        (
-            ["train", "demo", "--output", "RUN", "--resume", "--preset=demo"],
-            "--resume takes its settings from",
-        ),
         (["info", "nowhere"], "nowhere: no such data set"),
-        (["eval", "RUN"], "RUN"),
-        (["render", "RUN", "--output", "out.mp4"], "RUN"),
+        (["eval", "RUN"], "RUN: not a run folder"),
+        (["render", "RUN", "--output", "out.mp4"], "RUN: not a run folder"),
     ],
     ids=lambda value: " ".join(value)[:50] if isinstance(value, list) else "",
 )
@@ -218,7 +209,7 @@ def test_an_existing_render_stays_as_it_was(refused, tiny_run_copy, tmp_path):
 
 
 def test_a_truncated_checkpoint_is_named(refused, tiny_run_copy, tmp_path):
-    model = next(tiny_run_copy.glob("checkpoints/*/model.safetensors"))
+    model = max(tiny_run_copy.glob("checkpoints/*/model.safetensors"))
     model.write_bytes(model.read_bytes()[:-100])
     assert "model.safetensors" in refused("render", tiny_run_copy, "--output", tmp_path / "out.mp4")
 

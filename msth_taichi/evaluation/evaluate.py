@@ -6,8 +6,6 @@ result file states all of these.
 Letters: H, W image size; M points.
 """
 
-import json
-import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -17,13 +15,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from msth_taichi.errors import DataError, RunError
+from msth_taichi.errors import DataError
 from msth_taichi.evaluation import metrics
+from msth_taichi.evaluation.comparison import comparison_panels, target_image
+from msth_taichi.files import write_json
 from msth_taichi.model.renderer import render_image
-from msth_taichi.ops.rays import generate_rays
-from msth_taichi.rendering.comparison import comparison_panels
 from msth_taichi.rendering.paths import view_rows
-from msth_taichi.rendering.writers import mosaic, write_png
+from msth_taichi.rendering.pictures import depth_range
+from msth_taichi.rendering.writers import mosaic, save_image
 from msth_taichi.scene.cameras import Cameras
 from msth_taichi.scene.scene import Images, Scene, load_scene
 from msth_taichi.training.run import Run
@@ -66,8 +65,6 @@ def evaluate(
     images = scene.images(split)
     rows = [rows[::every] for rows in view_rows(images, scene.static_cameras).values()]
     chosen = images.select(np.concatenate(rows).tolist())
-    device = next(run.model.parameters()).device
-    cameras = scene.cameras.to(device)
     folder = run.path / "eval" / f"step-{run.step:08d}"
 
     views: dict[str, list[dict[str, Any]]] = {}
@@ -83,8 +80,8 @@ def evaluate(
     )
     for row, frame in enumerate(bar):
         camera, time = int(chosen.camera[row]), float(chosen.time[row])
-        target = target_image(frame, run.config.rays.background).to(device)
-        output = render_image(run.model, cameras, camera, time, chunk=run.config.evaluation.chunk)
+        output = render_image(run.model, scene.cameras, camera, time)
+        target = target_image(frame, run.config.rays.background).to(output["rgb"])
         name = scene.cameras.names[camera]
         view = name if scene.static_cameras else split
         views.setdefault(view, []).append(
@@ -96,9 +93,11 @@ def evaluate(
             }
         )
         if name not in pictures and len(pictures) < MOSAICS:
-            pictures[name] = mosaic(comparison_panels(output, target, error=True))
+            pictures[name] = mosaic(
+                comparison_panels(output, target, depth_range(output["depth"]), error=True)
+            )
         if chosen.has_truth:
-            surfaces.append(_surface_mask(run, cameras, chosen, row))
+            surfaces.append(_surface_mask(run, scene.cameras, chosen, row))
 
     result = {
         "step": run.step,
@@ -108,8 +107,8 @@ def evaluate(
         "protocol": _protocol(run, scene, split, every, views),
     }
     for name, picture in pictures.items():
-        write_png(folder / f"{name.replace('/', '_')}.png", picture)
-    _write_json(folder.with_suffix(".json"), result)
+        save_image(folder / f"{name.replace('/', '_')}.png", picture)
+    write_json(folder.with_name(f"{folder.name}.json"), result)
     return result
 
 
@@ -148,27 +147,16 @@ def scene_of(run: Run, data: Path | None = None) -> Scene:
     return scene
 
 
-def target_image(frame: np.ndarray, background: str) -> torch.Tensor:
-    """(H, W, 3) float32 in [0, 1]; straight alpha is composited on white for "white", else on black."""
-    image = torch.tensor(frame).float() / 255
-    if image.shape[-1] == 3:
-        return image
-    color, alpha = image[..., :3], image[..., 3:]
-    return color * alpha + (1.0 if background == "white" else 0.0) * (1 - alpha)
-
-
 def _surface_mask(run: Run, cameras: Cameras, images: Images, row: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The mask at the surfaces that the pixel centres of an image see, (M,), and whether they move, (M,)."""
-    depth = torch.from_numpy(images.depth(row)).to(cameras.camera_to_world)
-    moving = torch.from_numpy(images.moving(row)).flatten()
-    y, x = torch.meshgrid(*(torch.arange(size) + 0.5 for size in depth.shape), indexing="ij")
-    pixels = torch.stack([x.flatten(), y.flatten()], dim=1).to(depth)
-    camera = torch.full((len(pixels),), int(images.camera[row]), dtype=torch.int32, device=depth.device)
-    origins, directions = generate_rays(
-        pixels, camera, cameras.camera_to_world, cameras.intrinsics, cameras.distortion, cameras.lens
-    )
-    with torch.no_grad():
-        return run.model.mask(origins + directions * depth.reshape(-1, 1)).float().cpu(), moving
+    device = next(run.model.parameters()).device
+    depth = torch.from_numpy(images.depth(row)).flatten().to(device)
+    pixels = torch.arange(len(depth), device=device)
+    cameras = cameras.select([int(images.camera[row])]).to(device)
+    camera, time = torch.zeros_like(pixels), torch.zeros_like(depth)
+    rays = run.model.rays(cameras, camera, pixels // cameras.width, pixels % cameras.width, time)
+    mask = run.model.mask(rays.origins + rays.directions * depth[:, None])
+    return mask.cpu(), torch.from_numpy(images.moving(row)).flatten()
 
 
 def _mask_means(surfaces: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, float | None]:
@@ -205,16 +193,3 @@ def _protocol(
         else f"CPU {platform.machine()}",
         "versions": {name: version(name) for name in ("msth_taichi", "torch", "taichi")},
     }
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(value, indent=1) + "\n")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RunError(
-            f"{path}: cannot be written ({error.strerror}); free the disk or mend the permissions"
-        ) from error

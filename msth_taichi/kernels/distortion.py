@@ -3,8 +3,8 @@
 Letters: N rays, S samples per ray; w weights, m bin centres.
 
 The double sum is 2 sum_i w_i d_i with d_i = sum_{j<i} w_j (m_i - m_j). Walking along the ray, d grows by the
-weight passed so far times the step: only positive terms, where m_i sum w_j - sum w_j m_j would cancel for close
-samples. The adjoint needs d from both ends; the front one is parked in the gradient's own storage.
+weight passed so far times the step: only positive terms, where m_i sum w_j - sum w_j m_j would cancel for
+close samples. The adjoint needs d from both ends; the front one is parked in the gradient's own storage.
 """
 
 from functools import cache

@@ -2,9 +2,9 @@
 
 Letters: N rays, S final bins with weights w, P proposal bins.
 
-Both rows of edges are sorted, so the first overlapping bin only moves forward, and neighbouring final bins share
-at most one proposal bin: summing each overlap directly costs S + P steps and, unlike differences of a running sum,
-loses no digits.
+Both rows of edges are sorted, so the first overlapping bin only moves forward, and neighbouring final bins
+share at most one proposal bin: summing each overlap directly costs S + P steps and, unlike differences of a
+running sum, loses no digits.
 """
 
 from functools import cache

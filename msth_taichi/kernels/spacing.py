@@ -30,7 +30,6 @@ def spacing_functions(spacing: str, real) -> SimpleNamespace:
     def from_spacing(g, middle):
         x = g
         if ti.static(spacing == "piecewise"):
-            # the upper branch ends at -1/2, so it divides by nothing near 0 unless x is infinite
             x = 2 * middle * (g + 1) if g < -0.5 else -middle / (2 * g)
         elif ti.static(spacing == "lindisp"):
             x = -1 / g - 1

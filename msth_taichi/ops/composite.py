@@ -51,8 +51,7 @@ def composite(
         t_edges: (N, S+1) bin edges, scene units, not decreasing along a ray; same dtype. Not differentiated.
         background: (N, 3) colours; "last_sample" for the colour of each ray's last sample; None for black.
     Returns:
-        A `Composite`. Color, depth, accumulation and weights are differentiable once, in densities, colors and
-        a background tensor; depth_median is not.
+        A `Composite`. All but depth_median is differentiable once, in densities, colors, a background tensor.
     Raises:
         TensorError: wrong shape, dtype, device or layout, or an unknown background.
 
@@ -103,7 +102,7 @@ class _Weights(torch.autograd.Function):
         gradient = torch.empty_like(densities)
         if len(densities):
             weights_kernels(densities.dtype).backward(
-                densities, t_edges, result, weight_gradient.contiguous(), gradient
+                densities, t_edges, result, weight_gradient.detach().contiguous(), gradient
             )
         return gradient, None
 
@@ -135,7 +134,7 @@ class _Composite(torch.autograd.Function):
         incoming = (color_gradient, depth_gradient, accumulation_gradient, weight_gradient)
         if len(densities):
             composite_kernels(densities.dtype, ctx.last_sample).backward(
-                *saved, *(g.contiguous() for g in incoming), density_gradient, colors_gradient
+                *saved, *(g.detach().contiguous() for g in incoming), density_gradient, colors_gradient
             )
         background_gradient = None
         if ctx.needs_input_grad[3]:

@@ -12,7 +12,7 @@ def distortion_loss(s_edges: torch.Tensor, weights: torch.Tensor) -> torch.Tenso
 
         mean over rays of  sum_ij w_i w_j |m_i - m_j| + 1/3 sum_i w_i^2 (s_{i+1} - s_i)         m bin centres
 
-    This is the integral of w(x) w(y) |x - y| over all pairs of points, for weights spread evenly in their bins.
+    It is the integral of w(x) w(y) |x - y| over all pairs of points, for weights spread evenly in their bins.
 
     Args:
         s_edges: (N, S+1) float32 or float64 edges in [0, 1], not decreasing along a ray. Not differentiated.
@@ -46,8 +46,9 @@ class _RayDistortion(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, loss_gradient):
-        s_edges, weights = (x.detach() for x in ctx.saved_tensors)
+        s_edges, weights = ctx.saved_tensors
         gradient = torch.empty_like(weights)
         if len(weights):
-            distortion_kernels(weights.dtype).backward(s_edges, weights, loss_gradient.contiguous(), gradient)
+            incoming = loss_gradient.detach().contiguous()
+            distortion_kernels(weights.dtype).backward(s_edges, weights, incoming, gradient)
         return None, gradient

@@ -19,8 +19,8 @@ def interlevel_loss(
         mean over rays and final bins of  max(0, w_i - W_i)^2 / (w_i + 1e-7)
 
     W_i is the sum of the proposal weights whose bins share more than an edge with final bin i. A final bin
-    without width counts the proposal bin it lies in, at an edge the one behind; beyond the proposal's ends its end
-    bins count.
+    without width counts the proposal bin it lies in, at an edge the one behind; beyond the proposal's ends,
+    its end bins count.
 
     Args:
         s_edges: (N, S+1) float32 or float64 edges of the final bins in [0, 1], not decreasing along a ray.
@@ -63,8 +63,9 @@ class _RayInterlevel(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, loss_gradient):
-        saved = [x.detach() for x in ctx.saved_tensors]
+        saved = ctx.saved_tensors
         gradient = torch.zeros_like(saved[-1])
         if len(gradient):
-            interlevel_kernels(gradient.dtype).backward(*saved, loss_gradient.contiguous(), gradient)
+            incoming = loss_gradient.detach().contiguous()
+            interlevel_kernels(gradient.dtype).backward(*saved, incoming, gradient)
         return None, None, None, gradient

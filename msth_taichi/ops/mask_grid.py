@@ -24,7 +24,8 @@ class _MaskGrid(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, mask_gradient):
-        positions, logits, mask = ctx.saved_tensors
+        # an output comes back from ctx attached to the graph, and Taichi would allocate its .grad
+        positions, logits, mask = (t.detach() for t in ctx.saved_tensors)
         logits_gradient = torch.zeros_like(logits)
         position_gradient = torch.zeros_like(positions if ctx.needs_input_grad[0] else positions[:0])
         if len(positions):

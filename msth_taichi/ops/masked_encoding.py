@@ -63,7 +63,9 @@ class _MaskedEncoding(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, out_gradient, mask_gradient):
-        positions, times, mask_logits, static_table, dynamic_table, mask, slope = ctx.saved_tensors
+        # outputs come back from ctx attached to the graph, and Taichi would allocate their .grad
+        saved = [t if t is None else t.detach() for t in ctx.saved_tensors]
+        positions, times, mask_logits, static_table, dynamic_table, mask, slope = saved
         grids: _Grids = ctx.grids
         kernels = masked_encoding_kernels(grids.static.features, ctx.compute, ctx.blend)
         out_gradient = out_gradient.contiguous()

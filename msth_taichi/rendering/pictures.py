@@ -1,9 +1,7 @@
-"""What a render's tensors look like: pictures for videos, files and comparisons.
+"""From a render's tensors to pictures.
 
 Letters: H, W image size.
 """
-
-from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -26,24 +24,6 @@ def depth_range(depth: torch.Tensor) -> DepthRange:
 def depth_picture(depth: torch.Tensor, limits: DepthRange) -> np.ndarray:
     """(H, W, 3) uint8 of (H, W) depths: red is near, blue is far, even steps are even in inverse depth."""
     return colorize(_inverse(depth), *limits)
-
-
-def comparison_panels(
-    image: Mapping[str, torch.Tensor], target: torch.Tensor, limits: DepthRange, error: bool = False
-) -> dict[str, np.ndarray]:
-    """Panels for `writers.mosaic`: ground truth, render, their difference if asked for, depth, mask.
-
-    Args:
-        image: from `render_image`.
-        target: (H, W, 3) in [0, 1].
-        limits: from `depth_range`.
-        error: include 4 |render - ground truth|.
-    """
-    rgb = image["rgb"]
-    panels = {"ground truth": as_array(target), "render": as_array(rgb)}
-    if error:
-        panels["error x 4"] = as_array((rgb - target).abs() * 4)
-    return panels | {"mask": as_array(image["mask"]), "depth": depth_picture(image["depth"], limits)}
 
 
 def as_array(image: torch.Tensor) -> np.ndarray:

@@ -7,7 +7,6 @@ from pathlib import Path
 from queue import Full, Queue
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from msth_taichi.errors import RunError
@@ -53,7 +52,7 @@ def render_path(
         run: a trained run; its data set is not needed.
         path: from `make_path`.
         outputs: names from `OUTPUTS`.
-        output: of one output the very file (mp4) or folder (png); of several, `-NAME` comes before the suffix.
+        output: of one output the very file (mp4) or folder (png); of several, -NAME goes before the suffix.
         scale: image size as a multiple of the path's cameras'.
         format: "mp4", or "png" for a folder of frame_00000.png, frame_00001.png, ...
         overwrite: replace what exists.
@@ -70,15 +69,16 @@ def render_path(
     cameras = path.cameras
     if not 0 < scale * max(cameras.width, cameras.height) <= _LARGEST:
         raise RunError(
-            f"--scale {scale:g}: {cameras.width} x {cameras.height} images cannot be scaled by this; use 0.5, 1 or 2"
+            f"--scale {scale:g}: images of {cameras.width} x {cameras.height} cannot be scaled so; use 0.5, 1"
         )
     files = output_files(output, outputs, format, overwrite)
     cameras = cameras.scaled(scale)
-    modes = {OUTPUTS[name][0] for name in files}
+    modes: set[Mode] = {OUTPUTS[name][0] for name in files}
     limits = None
     with ExitStack() as stack:
         writers = {
-            name: stack.enter_context(_running(_writer(file, format, path.fps))) for name, file in files.items()
+            name: stack.enter_context(_running(_writer(file, format, path.fps)))
+            for name, file in files.items()
         }
         views = zip(path.camera.tolist(), path.time.tolist(), strict=True)
         for camera, time in tqdm(views, total=len(path), desc="render", unit="frame", disable=not progress):
@@ -105,7 +105,9 @@ def output_files(output: Path, outputs: Sequence[str], format: str, overwrite: b
     if unknown or not outputs:
         raise RunError(f"--outputs: unknown output '{', '.join(unknown)}'; choose from {', '.join(OUTPUTS)}")
     if format == "mp4" and output.suffix.lower() != ".mp4":
-        raise RunError(f"--output {output}: a video's name ends in .mp4; use {output.name}.mp4 or --format png")
+        raise RunError(
+            f"--output {output}: a video's name ends in .mp4; use {output.name}.mp4 or --format png"
+        )
     names = list(dict.fromkeys(outputs))
     if len(names) == 1:
         files = {names[0]: output}
@@ -114,7 +116,9 @@ def output_files(output: Path, outputs: Sequence[str], format: str, overwrite: b
     for file in files.values():
         taken = any(file.iterdir()) if file.is_dir() and format == "png" else file.exists()
         if taken and not overwrite:
-            raise RunError(f"{file}: already exists; pass --overwrite to replace it or choose another --output")
+            raise RunError(
+                f"{file}: already exists; pass --overwrite to replace it or choose another --output"
+            )
     return files
 
 
@@ -124,7 +128,7 @@ def _writer(file: Path, format: str, fps: float) -> Write:
 
 @contextmanager
 def _running(write: Write) -> Iterator[Callable[[np.ndarray], None]]:
-    """Run a writer, which takes frames from an iterator, beside the renderer, which hands them to the function given.
+    """Run a writer, which takes frames from an iterator, beside the renderer, which hands them to a function.
 
     A failure on either side ends the other, so that no half-written file stays.
     """
@@ -148,8 +152,9 @@ def _running(write: Write) -> Iterator[Callable[[np.ndarray], None]]:
         done = pool.submit(write, frames())
         try:
             yield lambda frame: put(frame, done)
-        except BaseException as error:
-            put(RunError("rendering stopped"), done) if not done.done() else None
-            raise error
+        except BaseException:
+            if not done.done():
+                put(RunError("rendering stopped"), done)
+            raise
         put(None, done)
         done.result()

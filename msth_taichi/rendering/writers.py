@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from msth_taichi.errors import RunError
 
 # Turbo as polynomials in x, constant term first, a row for each of red, green, blue.
-# Mikhailov 2019, "Turbo, An Improved Rainbow Colormap for Visualization" (Google AI blog); the fit is Du's, ibid.
+# Mikhailov 2019, "Turbo, An Improved Rainbow Colormap for Visualization", Google AI blog; the fit is by Du
 _TURBO = np.array(
     [
         [0.13572138, 4.61539260, -42.66032258, 132.13108234, -152.94239396, 59.28637943],

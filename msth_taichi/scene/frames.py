@@ -27,8 +27,8 @@ class FrameStore:
         device: where `gather` and `image` put their results.
 
     Example:
-        >>> images = load_scene("synthetic").images("test")
-        >>> store = FrameStore.from_images(images, scene.cameras, torch.device("cpu"), gpu_memory=1.0)
+        >>> scene, cpu = load_scene("synthetic"), torch.device("cpu")
+        >>> store = FrameStore.from_images(scene.images("test"), scene.cameras, cpu, gpu_memory=1.0)
         >>> store.image(0).shape
         torch.Size([72, 96, 3])
     """

@@ -266,7 +266,7 @@ def _parse_options(path: str, options: str) -> dict[str, int]:
     for option in filter(None, options.split(",")):
         name, _, text = (part.strip() for part in option.partition("="))
         if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1)
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
             hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(known)}"
             raise ConfigError(f"{path}: unknown option '{name}' ({hint})")
         try:

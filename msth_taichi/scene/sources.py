@@ -21,7 +21,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class FileInfo:
-    """What a file's header says: pixels, channels, frames (0: it does not say) and frames per second."""
+    """What a file's header says: pixels, channels, frames and frames per second."""
 
     width: int
     height: int
@@ -48,20 +48,27 @@ def probe_image(path: Path) -> FileInfo:
 
 
 def probe_video(path: Path) -> FileInfo:
-    """Read a video's header and decode its first frame.
+    """Read a video's header, decode its first frame and count its packets.
+
+    Packets are counted because headers promise what a copy that broke off no longer has, or say nothing.
 
     Raises:
         DataError: missing, or no frame can be decoded.
     """
     _require(path)
+    frames, decoded = 0, False
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
-            next(container.decode(stream))
-            fps = float(stream.average_rate or 0)
-            return FileInfo(stream.width, stream.height, 3, stream.frames, fps)
+            for packet in container.demux(stream):
+                frames += packet.size > 0  # the last packet is empty: it flushes the decoder
+                decoded = decoded or len(packet.decode()) > 0
+            info = FileInfo(stream.width, stream.height, 3, frames, float(stream.average_rate or 0))
     except Exception as error:  # decoders raise errors of many kinds
         raise _unreadable(path, "video", error) from error
+    if not decoded:
+        raise DataError(f"{path}: no frame can be decoded; restore the file or encode it again")
+    return info
 
 
 @dataclass(frozen=True)

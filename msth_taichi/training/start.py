@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
-from msth_taichi.config import Config, load_config, load_preset, preset_names
+import msth_taichi
+from msth_taichi.config import dump_config, load_config, load_preset, preset_names
 from msth_taichi.errors import ConfigError, RunError
+from msth_taichi.evaluation.evaluate import evaluate
+from msth_taichi.files import write_text
 from msth_taichi.kernels import runtime
 from msth_taichi.scene.scene import load_scene
+from msth_taichi.training.checkpoint import checkpoint_path
 from msth_taichi.training.run import Run
 from msth_taichi.training.trainer import train
 
@@ -38,23 +42,23 @@ def start_training(
             raise ConfigError(
                 f"--resume takes its settings from {output}/config.toml; beside it only --steps may be given"
             )
-        config = load_run_config(output, overrides)
+        checkpoint_path(output)
+        config = load_config(output / "config.toml", overrides)
     else:
         require_free(output, overwrite)
         if preset is None:
             raise ConfigError(f"--preset is missing; choose one of {', '.join(preset_names())}")
         config = load_preset(preset, overrides)
     # before the data: the built-in scene is made by kernels and would start Taichi on a device of its choice
-    runtime.init(arch, threads=config.training.threads)  # pyright: ignore[reportArgumentType] init checks the name
+    runtime.init(arch, threads=config.training.threads)  # type: ignore[arg-type] init checks the name
     scene = load_scene(data, config.data)
-    return train(scene, config, output, preset=preset, arch=arch, resume=resume, overwrite=overwrite)
+    if resume and steps is not None:  # or a later --resume would stop where the first run did
+        write_text(output / "config.toml", dump_config(config, msth_taichi.__version__))
 
+    def compare(run: Run) -> None:
+        evaluate(run, scene)
 
-def load_run_config(run: Path, settings: list[str] | None = None) -> Config:
-    """Settings of an existing run folder."""
-    if not (run / "config.toml").is_file():
-        raise RunError(f"{run}: not a run folder (no config.toml); give the folder msth train wrote")
-    return load_config(run / "config.toml", settings)
+    return train(scene, config, output, arch=arch, resume=resume, overwrite=overwrite, on_evaluation=compare)
 
 
 def require_free(output: Path, overwrite: bool) -> None:

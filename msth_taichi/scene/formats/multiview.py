@@ -45,7 +45,7 @@ def load(folder: Path, config: DataConfig) -> Scene:
     files = [entry.file() for entry in entries]
     infos = [probe_video(file) for file in files]
     for file, info in zip(files, infos, strict=True):
-        if 0 < info.frames < num_frames:
+        if info.frames < num_frames:
             raise DataError(
                 f"{file}: {info.frames} frames, but num_frames is {num_frames}; "
                 f"use data.num_frames={info.frames} or restore the video"

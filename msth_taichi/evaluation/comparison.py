@@ -1,20 +1,56 @@
-"""A video that puts ground truth, render, mask and depth side by side."""
+"""Renders beside the frames they should equal.
 
-from collections.abc import Iterator
+Letters: H, W image size.
+"""
+
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from msth_taichi.model.renderer import render_image
 from msth_taichi.rendering.paths import view_rows
-from msth_taichi.rendering.pictures import comparison_panels, depth_range
-from msth_taichi.rendering.target import target_image
+from msth_taichi.rendering.pictures import DepthRange, as_array, depth_picture, depth_range
 from msth_taichi.rendering.writers import mosaic, save_image, write_video
 from msth_taichi.scene.scene import Scene
 from msth_taichi.training.run import Run
 
 _PANEL_HEIGHT = 216  # pixels; smaller images are enlarged by a whole factor
+_BACKGROUND = {"white": 1.0, "random": 0.5}  # as RadianceField.background; black for the others
+
+
+def target_image(frame: np.ndarray, background: str) -> torch.Tensor:
+    """(H, W, 3) float32 in [0, 1]; straight alpha is composited on what is behind a render.
+
+    Args:
+        frame: (H, W, 3 or 4) uint8.
+        background: `rays.background`.
+    """
+    image = torch.tensor(frame).float() / 255
+    if image.shape[-1] == 3:
+        return image
+    color, alpha = image[..., :3], image[..., 3:]
+    return color * alpha + _BACKGROUND.get(background, 0.0) * (1 - alpha)
+
+
+def comparison_panels(
+    image: Mapping[str, torch.Tensor], target: torch.Tensor, limits: DepthRange, error: bool = False
+) -> dict[str, np.ndarray]:
+    """Panels for `writers.mosaic`: ground truth, render, their difference if asked for, depth, mask.
+
+    Args:
+        image: from `render_image`.
+        target: (H, W, 3) in [0, 1].
+        limits: from `depth_range`.
+        error: include 4 |render - ground truth|.
+    """
+    rgb = image["rgb"]
+    panels = {"ground truth": as_array(target), "render": as_array(rgb)}
+    if error:
+        panels["error x 4"] = as_array((rgb - target).abs() * 4)
+    return panels | {"mask": as_array(image["mask"]), "depth": depth_picture(image["depth"], limits)}
 
 
 def write_comparison(run: Run, scene: Scene, output: Path, progress: bool = True) -> Path:
