@@ -55,11 +55,12 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="SECTION.KEY=VALUE")
     parser.add_argument("--every", type=int, help="every n-th frame is evaluated; default: the preset's")
     parser.add_argument("--arch", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--commit", default=commit(), help="default: what git says")
     options = parser.parse_args()
     try:
         captures = [parse_capture(text) for text in options.data]
         for name, path, preset in captures:
-            row = bench(path, preset, options.output / name, options.settings, options.every, options.arch)
+            row = bench(path, preset, options.output / name, options)
             save(options.results, name, row)
             print(
                 f"{name}: PSNR {row['psnr']:.2f}, SSIM {row['ssim']:.4f}, {row['minutes']:.1f} minutes",
@@ -79,15 +80,13 @@ def parse_capture(text: str) -> tuple[str, str, str]:
     return name, path, preset
 
 
-def bench(
-    path: str, preset: str, output: Path, settings: list[str], every: int | None, arch: str
-) -> dict[str, Any]:
+def bench(path: str, preset: str, output: Path, options: argparse.Namespace) -> dict[str, Any]:
     """One row: train (unless done already), evaluate, measure."""
     record = output / "bench.json"
     if not record.is_file():
-        train_once(path, preset, output, settings, arch, record)
-    run = load_run(output, arch=arch)  # pyright: ignore[reportArgumentType] load_run checks the name
-    result = evaluate(run, load_scene(path, run.config.data), every=every)
+        train_once(path, preset, output, options, record)
+    run = load_run(output, arch=options.arch)
+    result = evaluate(run, load_scene(path, run.config.data), every=options.every)
     keys = ("psnr", "psnr_pooled", "ssim", "ssim2", "ms_ssim", "d_ssim", "d_ssim2", "d_ms_ssim", "protocol")
     parameters = sum(p.numel() for p in run.model.parameters())
     return {
@@ -101,26 +100,28 @@ def bench(
     }
 
 
-def train_once(path: str, preset: str, output: Path, settings: list[str], arch: str, record: Path) -> None:
+def train_once(path: str, preset: str, output: Path, options: argparse.Namespace, record: Path) -> None:
     """Train into `output`, and write what only the training process knows to `record`."""
-    cuda = torch.cuda.is_available() and arch != "cpu"
+    cuda = torch.cuda.is_available() and options.arch != "cpu"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     start = time.monotonic()
-    run = start_training(path, output, preset=preset, settings=settings, arch=arch, overwrite=True)
+    run = start_training(
+        path, output, preset=preset, settings=options.settings, arch=options.arch, overwrite=True
+    )
     minutes = (time.monotonic() - start) / 60
     if run.step < run.config.training.steps:
         raise MsthError(f"{output}: stopped at step {run.step}; run the same command again to start over")
     values = {
         "preset": preset,
-        "settings": settings,
+        "settings": options.settings,
         "minutes": minutes,
         "peak_gpu_gigabytes": torch.cuda.max_memory_allocated() / 1e9 if cuda else None,
         "device": torch.cuda.get_device_name() if cuda else f"CPU {platform.machine()}",
         "versions": {name: version(name) for name in ("msth_taichi", "torch", "taichi")},
         "python": platform.python_version(),
         "date": datetime.date.today().isoformat(),
-        "commit": commit(),
+        "commit": options.commit,
     }
     record.write_text(json.dumps(values, indent=1) + "\n")
 

@@ -1,5 +1,6 @@
 """The command line: what it prints, what it refuses, and that asking for help is cheap."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -101,10 +102,17 @@ def test_info_of_a_data_set(msth):
     status, out, _ = msth("info", "synthetic:cameras=3,test_cameras=1,frames=4,width=24,height=18")
     assert status == 0
     assert "4 static, 24 x 18 pixels" in out
-    assert "12 images of 3 cameras" in out and "4 images of 1 cameras" in out
+    assert "12 images, 3 cameras" in out and "4 images, 1 cameras" in out
 
 
 TRAIN = ["train", "demo", "--output", "RUN"]
+
+
+def test_output_is_the_result_alone():
+    """Taichi prints a banner on import and another line on start, to stdout."""
+    command = [sys.executable, "-m", "msth_taichi", "info", "synthetic:frames=1"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.stdout.startswith("scene") and "aichi" not in result.stdout + result.stderr
 
 
 @pytest.mark.parametrize(
@@ -184,6 +192,15 @@ def test_train_eval_render_and_info_agree(msth, tmp_path):
     status, out, error = msth("train", data, "--resume", "--steps=5", "--output", run, "--arch=cpu")
     assert status == 0, error
     assert "5 steps" in out
+    assert "step     5 of 5" in msth("info", run)[1]
+
+
+def test_an_interrupted_training_says_how_to_continue(msth, tiny_run, monkeypatch):
+    stopped = dataclasses.replace(tiny_run, step=3)
+    monkeypatch.setattr("msth_taichi.training.start.start_training", lambda *_, **__: stopped)
+    status, out, _ = msth("train", "demo", "--preset=demo", "--output", "runs/a")
+    assert status == 0
+    assert "stopped at step 3" in out and "msth train demo --output runs/a --resume" in out
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+import msth_taichi
 from msth_taichi.errors import DataError
 from msth_taichi.evaluation import metrics
 from msth_taichi.evaluation.comparison import comparison_panels, target_image
@@ -41,7 +42,8 @@ def evaluate(
     """Render the views of a split, compare them with their frames, and save the result in the run folder.
 
     Writes `eval/step-XXXXXXXX.json` (what is returned) and, for the first frame of each of at most 8 cameras,
-    `eval/step-XXXXXXXX/NAME.png`: ground truth, render, error times 4, depth, mask.
+    `eval/step-XXXXXXXX/NAME.png`: ground truth, render, error times 4, mask, depth. Splits other than "test"
+    add -SPLIT to the names.
 
     Where the scene knows its exact depth and motion, `mask` holds the mean of the field's mask m (1 = static)
     at the points that pixel centres see, over static and over moving surfaces.
@@ -65,7 +67,8 @@ def evaluate(
     images = scene.images(split)
     rows = [rows[::every] for rows in view_rows(images, scene.static_cameras).values()]
     chosen = images.select(np.concatenate(rows).tolist())
-    folder = run.path / "eval" / f"step-{run.step:08d}"
+    suffix = "" if split == "test" else f"-{split}"
+    folder = run.path / "eval" / f"step-{run.step:08d}{suffix}"
 
     views: dict[str, list[dict[str, Any]]] = {}
     pictures: dict[str, np.ndarray] = {}
@@ -176,7 +179,7 @@ def _protocol(
     rays = run.config.rays
     device = next(run.model.parameters()).device
     return {
-        "data": str(scene.path or scene.name),
+        "data": scene.name,
         "split": split,
         "every": every,
         "views": list(views),
@@ -191,5 +194,9 @@ def _protocol(
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"
         else f"CPU {platform.machine()}",
-        "versions": {name: version(name) for name in ("msth_taichi", "torch", "taichi")},
+        "versions": {
+            "msth_taichi": msth_taichi.__version__,
+            "torch": torch.__version__,
+            "taichi": version("taichi"),
+        },
     }

@@ -97,11 +97,11 @@ def _quality(values: dict[str, Any]) -> tuple[str, str]:
 
 
 def _split_text(scene: Scene, images: Images) -> str:
-    text = f"{len(images)} images of {len(torch.unique(images.camera))} cameras"
+    text = f"{len(images)} images, {len(torch.unique(images.camera))} cameras"
     if images.source is None:
         return text
     size = len(images) * scene.cameras.width * scene.cameras.height * images.channels
-    return f"{text}, {size / 1e9:.3g} GB of frames in memory"
+    return f"{text}, {size / 1e6:,.0f} MB of frames in memory"
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:

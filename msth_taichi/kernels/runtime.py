@@ -4,6 +4,8 @@ A process owns one device: Taichi always takes CUDA device 0 and cannot move onc
 GPU by CUDA_VISIBLE_DEVICES before the process starts.
 """
 
+import contextlib
+import io
 import os
 from typing import Literal
 
@@ -51,15 +53,16 @@ def init(arch: Arch = "auto", threads: int = 0, debug: bool = False) -> torch.de
         torch.set_num_threads(threads)
     if wanted.type == "cuda":
         torch.zeros(1, device=wanted)  # torch creates the primary context that Taichi then joins
-    ti.init(
-        arch=ti.cuda if wanted.type == "cuda" else ti.cpu,
-        # exact division and square roots on the CPU, where tests compare with float64; speed on the GPU
-        fast_math=wanted.type == "cuda",
-        cpu_max_num_threads=threads or len(os.sched_getaffinity(0)),
-        debug=debug,
-        offline_cache=True,
-        log_level=ti.WARN,
-    )
+    with contextlib.redirect_stdout(io.StringIO()):  # ti.init prints a line that no option turns off
+        ti.init(
+            arch=ti.cuda if wanted.type == "cuda" else ti.cpu,
+            # exact division and square roots on the CPU, where tests compare with float64; speed on the GPU
+            fast_math=wanted.type == "cuda",
+            cpu_max_num_threads=threads or len(os.sched_getaffinity(0)),
+            debug=debug,
+            offline_cache=True,
+            log_level=ti.WARN,
+        )
     _device = wanted
     return wanted
 

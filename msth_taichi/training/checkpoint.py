@@ -125,7 +125,7 @@ def load_training(
         for name, parameter in model.named_parameters():
             if f"step/{name}" in tensors:  # a parameter that never had a gradient has no moments
                 moments = {key: tensors[f"{key}/{name}"] for key in _MOMENTS}
-                device = {key: parameter.device for key in _MOMENTS}
+                device = dict.fromkeys(_MOMENTS, parameter.device)
                 if not optimizer.defaults.get("fused"):
                     device["step"] = torch.device("cpu")
                 optimizer.state[parameter] = {key: t.to(device[key]) for key, t in moments.items()}

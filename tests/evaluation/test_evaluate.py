@@ -75,6 +75,7 @@ def test_moving_cameras_are_one_view_in_the_order_of_time(run, tiny_scene):
     assert list(result["views"]) == ["train"]
     times = [frame["time"] for frame in result["views"]["train"]["frames"]]
     assert len(times) == 4 and times == sorted(times)
+    assert [file.name for file in (run.path / "eval").glob("*.json")] == [f"step-{run.step:08d}-train.json"]
 
 
 def test_unknown_split_is_named(run, tiny_scene):

@@ -19,7 +19,6 @@ from tests.comparison import (
     taichi_gradients,
 )
 
-
 SPEC3 = GridSpec((4, 5, 6), (20, 24, 31), 4, 2, 10)
 SPEC4 = GridSpec((3, 4, 5, 3), (12, 14, 20, 9), 3, 2, 10)
 FULL3 = GridSpec((16,) * 3, (2048,) * 3, 16, 2, 19)
