@@ -44,14 +44,10 @@ COLUMNS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", action="append", required=True, metavar="NAME=PATH:PRESET")
     parser.add_argument("--output", type=Path, required=True, help="folder for the run folders")
-    parser.add_argument(
-        "--results", type=Path, default=RESULTS, help="folder of captures.md and captures.json"
-    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of captures.md and captures.json")
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="SECTION.KEY=VALUE")
     parser.add_argument("--every", type=int, help="every n-th frame is evaluated; default: the preset's")
     parser.add_argument("--arch", default="auto", choices=("auto", "cpu", "cuda"))
@@ -94,9 +90,7 @@ def bench(path: str, preset: str, output: Path, options: argparse.Namespace) -> 
         "steps": run.step,
         "model_megabytes": 4 * parameters / 1e6,
         **{key: result[key] for key in keys},
-        "views": {
-            name: {"psnr": view["psnr"], "ssim": view["ssim"]} for name, view in result["views"].items()
-        },
+        "views": {name: {"psnr": view["psnr"], "ssim": view["ssim"]} for name, view in result["views"].items()},
     }
 
 
@@ -106,9 +100,7 @@ def train_once(path: str, preset: str, output: Path, options: argparse.Namespace
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     start = time.monotonic()
-    run = start_training(
-        path, output, preset=preset, settings=options.settings, arch=options.arch, overwrite=True
-    )
+    run = start_training(path, output, preset=preset, settings=options.settings, arch=options.arch, overwrite=True)
     minutes = (time.monotonic() - start) / 60
     if run.step < run.config.training.steps:
         raise MsthError(f"{output}: stopped at step {run.step}; run the same command again to start over")

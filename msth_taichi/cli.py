@@ -80,13 +80,9 @@ def demo(
 
 @app.command()
 def train(
-    data: Annotated[
-        str, typer.Argument(help="Folder or json of a data set, or 'demo' for the built-in scene.")
-    ],
+    data: Annotated[str, typer.Argument(help="Folder or json of a data set, or 'demo' for the built-in scene.")],
     output: Annotated[Path, typer.Option(help="Run folder to create, or to continue with --resume.")],
-    preset: Annotated[
-        str | None, typer.Option(help="Settings to start from; `msth presets` lists them.")
-    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Settings to start from; `msth presets` lists them.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Short for --set training.steps=N.")] = None,
     settings: Annotated[
         list[str] | None,
@@ -118,13 +114,9 @@ def train(
 @app.command("eval")
 def eval_(
     run: Run,
-    data: Annotated[
-        Path | None, typer.Option(help="The data set, where it has moved since training.")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(help="The data set, where it has moved since training.")] = None,
     split: Annotated[str | None, typer.Option(help="test, val or train; default: the run's setting.")] = None,
-    every: Annotated[
-        int | None, typer.Option(min=1, help="Every n-th frame; default: the run's setting.")
-    ] = None,
+    every: Annotated[int | None, typer.Option(min=1, help="Every n-th frame; default: the run's setting.")] = None,
     step: Annotated[int | None, typer.Option(min=0, help="Checkpoint to load; default: the last.")] = None,
     arch: Arch = "auto",
 ) -> None:
@@ -141,13 +133,9 @@ def eval_(
 @app.command()
 def render(
     run: Run,
-    output: Annotated[
-        Path, typer.Option(help="File (mp4) or folder (png) to write; several outputs add -NAME.")
-    ],
+    output: Annotated[Path, typer.Option(help="File (mp4) or folder (png) to write; several outputs add -NAME.")],
     path: Annotated[str, typer.Option(help="test, spiral or orbit.")] = "spiral",
-    frames: Annotated[
-        int | None, typer.Option(min=1, help="Frames; default: as many as the scene has.")
-    ] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames; default: as many as the scene has.")] = None,
     scale: Annotated[float, typer.Option(help="Image size as a multiple of the training images'.")] = 1.0,
     outputs: Annotated[
         str, typer.Option(help="Comma-separated: rgb, depth, mask, accumulation, static, dynamic.")
@@ -165,9 +153,7 @@ def render(
     loaded = load_run(run, step=step, arch=arch)
     views = make_path(loaded.scene, path, frames)
     names = [name.strip() for name in outputs.split(",")]
-    for file in render_path(
-        loaded, views, names, scale=scale, format=format, output=output, overwrite=overwrite
-    ):
+    for file in render_path(loaded, views, names, scale=scale, format=format, output=output, overwrite=overwrite):
         print(file)
 
 

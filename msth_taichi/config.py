@@ -38,9 +38,7 @@ class DataConfig(Section):
     )
     num_frames: int | None = Field(None, ge=1, description="use only the first frames of each video")
     downscale: int = Field(1, ge=1, le=16, description="divide the image size by this (area average)")
-    gpu_memory: float = Field(
-        16.0, gt=0, description="GB of frames kept on the GPU; larger stores stay in RAM"
-    )
+    gpu_memory: float = Field(16.0, gt=0, description="GB of frames kept on the GPU; larger stores stay in RAM")
 
 
 class RayConfig(Section):
@@ -80,13 +78,9 @@ class GridConfig(Section):
 
     levels: int = Field(16, ge=1, le=32, description="levels of both encodings")
     base_resolution: Resolution = Field((16, 16, 16, 15), description="x, y, z, time at the coarsest level")
-    max_resolution: Resolution = Field(
-        (2048, 2048, 2048, 300), description="x, y, z, time at the finest level"
-    )
+    max_resolution: Resolution = Field((2048, 2048, 2048, 300), description="x, y, z, time at the finest level")
     log2_static: int = Field(19, ge=8, le=26, description="log2 of the entries per level of the static table")
-    log2_dynamic: int = Field(
-        19, ge=8, le=26, description="log2 of the entries per level of the dynamic table"
-    )
+    log2_dynamic: int = Field(19, ge=8, le=26, description="log2 of the entries per level of the dynamic table")
     mask_resolution: int = Field(128, ge=2, le=512, description="mask cells per axis of space")
     mask_init: float = Field(-1.0, ge=-10, le=10, description="initial mask logit; -1 is 27 % static")
     blend: Literal["mst", "mt", "add"] = Field(
@@ -105,9 +99,7 @@ class FieldConfig(GridConfig):
     """The main field: density and colour."""
 
     hidden_color: int = Field(64, ge=8, le=256, description="width of the colour MLP's two hidden layers")
-    geometry_features: int = Field(
-        15, ge=1, le=63, description="features handed from the density to the colour MLP"
-    )
+    geometry_features: int = Field(15, ge=1, le=63, description="features handed from the density to the colour MLP")
 
 
 class ProposalConfig(GridConfig):
@@ -117,9 +109,7 @@ class ProposalConfig(GridConfig):
     base_resolution: Resolution = Field((16, 16, 16, 15), description="x, y, z, time at the coarsest level")
     max_resolution: Resolution = Field((128, 128, 128, 150), description="x, y, z, time at the finest level")
     log2_static: int = Field(18, ge=8, le=26, description="log2 of the entries per level of the static table")
-    log2_dynamic: int = Field(
-        18, ge=8, le=26, description="log2 of the entries per level of the dynamic table"
-    )
+    log2_dynamic: int = Field(18, ge=8, le=26, description="log2 of the entries per level of the dynamic table")
     mask_resolution: int = Field(64, ge=2, le=512, description="mask cells per axis of space")
     hidden: int = Field(16, ge=8, le=256, description="width of the MLP after the blend")
     samples: int = Field(128, ge=2, le=1024, description="samples per ray of this proposal")
@@ -161,17 +151,13 @@ class TrainingConfig(Section):
     rays_per_step: int = Field(16384, ge=1, description="rays per step")
     learning_rate: float = Field(1e-2, gt=0, description="Adam's rate at step 0")
     learning_rate_end: float = Field(2e-4, gt=0, description="rate after schedule_steps")
-    schedule: Literal["exponential", "cosine"] = Field(
-        "exponential", description="shape of the rate between the two"
-    )
+    schedule: Literal["exponential", "cosine"] = Field("exponential", description="shape of the rate between the two")
     schedule_steps: int | None = Field(None, ge=1, description="length of the schedule; default: steps")
     precision: Literal["auto", "float32", "float16"] = Field(
         "auto", description="auto: float16 compute on CUDA, float32 on CPU"
     )
     seed: int = Field(42, ge=0, description="seed of parameters, pixels and jitter")
-    threads: int = Field(
-        0, ge=0, description="CPU threads; 0 for all. With 1, CPU training repeats bit for bit"
-    )
+    threads: int = Field(0, ge=0, description="CPU threads; 0 for all. With 1, CPU training repeats bit for bit")
     log_every: int = Field(50, ge=1, description="steps between lines of metrics.jsonl")
     eval_every: int = Field(0, ge=0, description="steps between evaluations on held-out views; 0 for none")
     checkpoint_every: int = Field(2000, ge=1, description="steps between checkpoints")
@@ -228,9 +214,7 @@ def load_preset(name: str, settings: list[str] | None = None) -> Config:
         10
     """
     if name not in preset_names():
-        raise ConfigError(
-            f"unknown preset '{name}'{_nearest(name, preset_names())}; `msth presets` lists them"
-        )
+        raise ConfigError(f"unknown preset '{name}'{_nearest(name, preset_names())}; `msth presets` lists them")
     text = (resources.files("msth_taichi") / "presets" / f"{name}.toml").read_text()
     return parse_config(tomllib.loads(text), settings or [], f"preset '{name}'")
 
@@ -276,9 +260,7 @@ def _apply(values: dict[str, Any], setting: str) -> None:
     for depth, part in enumerate(path):
         if isinstance(model, tuple):  # a list of sections, addressed by number
             if not part.isdigit() or int(part) > len(node):
-                raise ConfigError(
-                    f"--set {key}: '{part}' is not a position in {'.'.join(path[:depth])}; use 0 or 1"
-                )
+                raise ConfigError(f"--set {key}: '{part}' is not a position in {'.'.join(path[:depth])}; use 0 or 1")
             if int(part) == len(node):
                 node.append({})
             part_key, model = int(part), model[0]
@@ -286,9 +268,7 @@ def _apply(values: dict[str, Any], setting: str) -> None:
             fields = getattr(model, "model_fields", {})
             if part not in fields:
                 where = ".".join(path[:depth]) or "the top level"
-                raise ConfigError(
-                    f"--set {key}: unknown setting '{part}' in {where}{_nearest(part, list(fields))}"
-                )
+                raise ConfigError(f"--set {key}: unknown setting '{part}' in {where}{_nearest(part, list(fields))}")
             part_key = part
             model = (ProposalConfig,) if part == "proposals" else fields[part].annotation
         if depth == len(path) - 1:

@@ -11,9 +11,7 @@ from msth_taichi.scene.scene import load_scene
 from msth_taichi.training.start import start_training
 
 
-def run_demo(
-    output: Path, *, steps: int | None = None, arch: str = "auto", overwrite: bool = False
-) -> Iterator[str]:
+def run_demo(output: Path, *, steps: int | None = None, arch: str = "auto", overwrite: bool = False) -> Iterator[str]:
     """Train, evaluate and render the built-in scene; yield lines that tell what came out.
 
     Args:

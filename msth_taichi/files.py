@@ -71,9 +71,7 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 def unwritable(path: Path, error: OSError) -> RunError:
     """What to say when the system refuses a write."""
-    return RunError(
-        f"{path}: cannot be written ({error.strerror or error}); free the disk or choose another path"
-    )
+    return RunError(f"{path}: cannot be written ({error.strerror or error}); free the disk or choose another path")
 
 
 def _flush(path: Path) -> None:

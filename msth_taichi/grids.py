@@ -54,16 +54,14 @@ class GridSpec:
     def growth(self) -> tuple[float, ...]:
         steps = max(self.levels - 1, 1)
         return tuple(
-            (m / b) ** (1 / steps) if self.levels > 1 else 1.0
-            for b, m in zip(self.base, self.max, strict=True)
+            (m / b) ** (1 / steps) if self.levels > 1 else 1.0 for b, m in zip(self.base, self.max, strict=True)
         )
 
     @cached_property
     def scales(self) -> tuple[tuple[float, ...], ...]:
         """[L][D] cells along each axis."""
         return tuple(
-            tuple(b * g**level - 1 for b, g in zip(self.base, self.growth, strict=True))
-            for level in range(self.levels)
+            tuple(b * g**level - 1 for b, g in zip(self.base, self.growth, strict=True)) for level in range(self.levels)
         )
 
     @cached_property
@@ -75,9 +73,7 @@ class GridSpec:
     def entries(self) -> tuple[int, ...]:
         """[L] slots of each level."""
         limit = math.inf if self.log2_entries is None else 2**self.log2_entries
-        return tuple(
-            -(-min(math.prod(r + 1 for r in res), limit) // 8) * 8 for res in map(tuple, self.resolutions)
-        )
+        return tuple(-(-min(math.prod(r + 1 for r in res), limit) // 8) * 8 for res in map(tuple, self.resolutions))
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:

@@ -70,9 +70,7 @@ def test_import_and_help_load_nothing_heavy(code):
 
 
 def test_module_and_script_are_one_program():
-    result = subprocess.run(
-        [sys.executable, "-m", "msth_taichi", "--version"], capture_output=True, text=True
-    )
+    result = subprocess.run([sys.executable, "-m", "msth_taichi", "--version"], capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (0, f"msth {msth_taichi.__version__}\n")
 
 
@@ -168,9 +166,7 @@ def test_an_existing_run_stays_as_it_was(verb, refused, tiny_run_copy):
 def test_train_eval_render_and_info_agree(msth, tmp_path):
     run = tmp_path / "run"
     data = "synthetic:cameras=3,test_cameras=1,frames=2,width=24,height=18"
-    status, out, error = msth(
-        "train", data, "--preset=demo", "--steps=3", "--output", run, *TINY, "--arch=cpu"
-    )
+    status, out, error = msth("train", data, "--preset=demo", "--steps=3", "--output", run, *TINY, "--arch=cpu")
     assert status == 0, error
     assert "3 steps" in out and f"msth eval {run}" in out
     assert (run / "config.toml").is_file() and (run / "scene.json").is_file()

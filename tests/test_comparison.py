@@ -159,9 +159,7 @@ def test_missing_gradient_is_caught(x: torch.Tensor):
         assert_matches(lambda x: x.detach().square(), torch.square, [x])
 
 
-@pytest.mark.parametrize(
-    "wrong", [lambda x: x.square() * 1.001, lambda x: x.square() / 0, lambda x: x[:4].square()]
-)
+@pytest.mark.parametrize("wrong", [lambda x: x.square() * 1.001, lambda x: x.square() / 0, lambda x: x[:4].square()])
 def test_wrong_values_are_caught(wrong: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor):
     with pytest.raises(AssertionError):
         assert_matches(wrong, torch.square, [x])

@@ -16,7 +16,5 @@ def test_demo_evaluates_and_compares(tiny_run_copy, tiny_scene, monkeypatch):
     assert list((tiny_run_copy / "eval").glob("step-*.json"))
     frames = iio.imread(video, plugin="pyav")
     assert len(frames) == tiny_scene.num_frames
-    assert (
-        frames.shape[2] == 4 * 24 * 12 and frames.shape[1] > 18 * 12
-    )  # four panels, enlarged, under captions
+    assert frames.shape[2] == 4 * 24 * 12 and frames.shape[1] > 18 * 12  # four panels, enlarged, under captions
     assert iio.imread(video.with_suffix(".png")).shape[:2] == frames.shape[1:3]

@@ -96,9 +96,7 @@ def evaluate(
             }
         )
         if name not in pictures and len(pictures) < MOSAICS:
-            pictures[name] = mosaic(
-                comparison_panels(output, target, depth_range(output["depth"]), error=True)
-            )
+            pictures[name] = mosaic(comparison_panels(output, target, depth_range(output["depth"]), error=True))
         if chosen.has_truth:
             surfaces.append(_surface_mask(run, scene.cameras, chosen, row))
 
@@ -144,9 +142,7 @@ def scene_of(run: Run, data: Path | None = None) -> Scene:
         scene.cameras.camera_to_world, saved.cameras.camera_to_world, atol=1e-4
     )
     if not same:
-        raise DataError(
-            f"{where}: its cameras are not those of {run.path}; give the data set the run was trained on"
-        )
+        raise DataError(f"{where}: its cameras are not those of {run.path}; give the data set the run was trained on")
     return scene
 
 
@@ -173,9 +169,7 @@ def _means(frames: list[dict[str, Any]]) -> dict[str, float | None]:
     return metrics.aggregate([{k: v for k, v in frame.items() if k not in _PLACE} for frame in frames])
 
 
-def _protocol(
-    run: Run, scene: Scene, split: str, every: int, views: dict[str, list[dict[str, Any]]]
-) -> dict[str, Any]:
+def _protocol(run: Run, scene: Scene, split: str, every: int, views: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     rays = run.config.rays
     device = next(run.model.parameters()).device
     return {
@@ -191,9 +185,7 @@ def _protocol(
         "psnr": "10 log10(1 / MSE) per image, then the mean; psnr_pooled is of the mean MSE",
         "ssim": "11 x 11 Gaussian, sigma 1.5, data range 1; ssim2: data range 2; ms_ssim: five scales",
         "d_ssim": "(1 - ssim) / 2; d_ssim2: (1 - ssim2) / 2; d_ms_ssim: (1 - ms_ssim) / 2",
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"CPU {platform.machine()}",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU {platform.machine()}",
         "versions": {
             "msth_taichi": msth_taichi.__version__,
             "torch": torch.__version__,

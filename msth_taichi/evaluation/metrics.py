@@ -94,9 +94,7 @@ def ms_ssim(image: torch.Tensor, target: torch.Tensor) -> float | None:
         return None
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-    return float(
-        multiscale_structural_similarity_index_measure(_batch(image), _batch(target), data_range=1.0)
-    )
+    return float(multiscale_structural_similarity_index_measure(_batch(image), _batch(target), data_range=1.0))
 
 
 def image_metrics(image: torch.Tensor, target: torch.Tensor) -> dict[str, float | None]:

@@ -18,9 +18,7 @@ def evaluation_lines(result: dict[str, Any]) -> list[str]:
     rows += [(name, str(len(view["frames"])), *_quality(view)) for name, view in views.items()]
     rows.append(("mean", str(result["protocol"]["images"]), *_quality(result)))
     lines = _table(rows)
-    lines.append(
-        f"step {result['step']}, split {result['protocol']['split']}, every {result['protocol']['every']}"
-    )
+    lines.append(f"step {result['step']}, split {result['protocol']['split']}, every {result['protocol']['every']}")
     if result["mask"]:
         values = {key: "none" if v is None else f"{v:.2f}" for key, v in result["mask"].items()}
         lines.append(
@@ -61,14 +59,10 @@ def scene_lines(scene: Scene) -> list[str]:
 def run_lines(run: Run) -> list[str]:
     """Scene, settings, size and last numbers of a run."""
     config, field = run.config, run.config.field
-    samples = " + ".join(
-        str(count) for count in [*(p.samples for p in config.proposals), config.rays.samples]
-    )
+    samples = " + ".join(str(count) for count in [*(p.samples for p in config.proposals), config.rays.samples])
     parts = [(name, sum(p.numel() for p in part.parameters())) for name, part in run.model.named_children()]
     total = sum(p.numel() for p in run.model.parameters())
-    rows = [
-        (name, f"{count:,}", f"{4 * count / 1e6:.1f} MB") for name, count in [*parts, ("all", total)] if count
-    ]
+    rows = [(name, f"{count:,}", f"{4 * count / 1e6:.1f} MB") for name, count in [*parts, ("all", total)] if count]
     lines = [
         f"run      {run.path}",
         f"step     {run.step} of {config.training.steps}",
@@ -82,9 +76,7 @@ def run_lines(run: Run) -> list[str]:
     ]
     metrics = _last_line(run.path / "metrics.jsonl")
     if metrics:
-        lines.append(
-            "training " + ", ".join(f"{k} {v:.5g}" for k, v in metrics.items() if isinstance(v, int | float))
-        )
+        lines.append("training " + ", ".join(f"{k} {v:.5g}" for k, v in metrics.items() if isinstance(v, int | float)))
     evaluations = sorted((run.path / "eval").glob("step-*.json"))
     if evaluations:
         result = json.loads(evaluations[-1].read_text())
@@ -109,8 +101,7 @@ def _table(rows: list[tuple[str, ...]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         )
         for row in rows
     ]

@@ -29,9 +29,7 @@ def real_of(dtype: torch.dtype):
 
 
 @cache
-def level_constants(
-    spec: GridSpec, device: torch.device, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor]:
+def level_constants(spec: GridSpec, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """What a kernel reads about each level: scales (L, D), and int32 rows (L, 2 + D) of offset, entries, strides.
 
     The strides of a hashed level are all zero.
@@ -140,9 +138,7 @@ def cell_functions(axes: int, features: int, real, timed: bool) -> SimpleNamespa
         return total
 
     @ti.func
-    def position_gradient(
-        x, gradient, table: ti.template(), scales: ti.template(), integers: ti.template(), level
-    ):
+    def position_gradient(x, gradient, table: ti.template(), scales: ti.template(), integers: ti.template(), level):
         """Gradient of <gradient, interpolate(x)> to x."""
         total = point(0)
         if is_inside(x):

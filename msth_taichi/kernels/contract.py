@@ -41,7 +41,11 @@ def contract_kernels(dtype: torch.dtype, kind: str) -> SimpleNamespace:
                 radius = outer_radius(x)
                 y = (x * ((2 - 1 / radius) / radius) + 2) / 4
             for d in ti.static(range(3)):
-                contracted[i, d] = y[d]
+                value = y[d]
+                if ti.static(kind != "none"):
+                    # the GPU's fast division may leave the cube by one bit, where grids read zero
+                    value = ti.min(ti.max(value, 0), 1)
+                contracted[i, d] = value
 
     @ti.kernel
     def backward(positions: matrix, box: real, contracted_gradient: matrix, position_gradient: matrix):

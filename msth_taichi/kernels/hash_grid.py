@@ -75,6 +75,4 @@ def hash_grid_kernels(axes: int, features: int, dtype: torch.dtype) -> SimpleNam
             for d in ti.static(range(axes)):
                 position_gradient[sample, d] = total[d]
 
-    return SimpleNamespace(
-        forward=forward, backward_table=backward_table, backward_positions=backward_positions
-    )
+    return SimpleNamespace(forward=forward, backward_table=backward_table, backward_positions=backward_positions)

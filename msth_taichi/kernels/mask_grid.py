@@ -20,17 +20,13 @@ def mask_functions(real) -> SimpleNamespace:
         return 1 / (1 + ti.exp(-value[0]))
 
     @ti.func
-    def scatter_mask(
-        x, logit_gradient, scales: ti.template(), integers: ti.template(), logits_gradient: ti.template()
-    ):
+    def scatter_mask(x, logit_gradient, scales: ti.template(), integers: ti.template(), logits_gradient: ti.template()):
         if logit_gradient != 0 and grid.is_inside(x):
             cell, fraction = grid.locate(x, scales, 0)
             offset, entries, strides = grid.read_level(integers, 0)
             for corner in ti.static(range(grid.corners)):
                 entry = grid.slot(cell, corner, offset, entries, strides)
-                ti.atomic_add(
-                    logits_gradient[entry, 0], grid.corner_weight(fraction, corner) * logit_gradient
-                )
+                ti.atomic_add(logits_gradient[entry, 0], grid.corner_weight(fraction, corner) * logit_gradient)
 
     @ti.func
     def mask_position_gradient(

@@ -128,9 +128,7 @@ def room() -> SimpleNamespace:
         if p.z < FLOOR + 1e-4:
             n = tm.vec3(0, 0, 1)
             checks = 0.5 + 0.5 * tm.tanh(3 * ti.sin(math.pi * p.x / 0.4) * ti.sin(math.pi * p.y / 0.4))
-            color = tm.mix(tm.vec3(0.93, 0.84, 0.70), tm.vec3(0.62, 0.45, 0.34), checks) * (
-                0.85 + 0.2 * grain
-            )
+            color = tm.mix(tm.vec3(0.93, 0.84, 0.70), tm.vec3(0.62, 0.45, 0.34), checks) * (0.85 + 0.2 * grain)
             color *= shadow(p, PEDESTAL_CENTER, 0.26) * shadow(p, COLUMN_CENTER, 0.28)
         elif p.z > CEILING - 1e-4:
             n = tm.vec3(0, 0, -1)
@@ -138,9 +136,7 @@ def room() -> SimpleNamespace:
         elif ti.abs(p.y) > WALL - 1e-4:
             n = tm.vec3(0, -tm.sign(p.y), 0)
             stripes = wave(p.x / 0.64 + 0.25)
-            color = tm.mix(tm.vec3(0.36, 0.62, 0.66), tm.vec3(0.85, 0.88, 0.78), stripes) * (
-                0.8 + 0.3 * grain
-            )
+            color = tm.mix(tm.vec3(0.36, 0.62, 0.66), tm.vec3(0.85, 0.88, 0.78), stripes) * (0.8 + 0.3 * grain)
         else:
             n = tm.vec3(-tm.sign(p.x), 0, 0)
             warm, cool = tm.vec3(0.93, 0.68, 0.48), tm.vec3(0.62, 0.56, 0.78)
@@ -177,9 +173,7 @@ def room() -> SimpleNamespace:
         elif thing == COLUMN:
             q = turned(p - tm.vec3(COLUMN_CENTER), COLUMN_YAW)
             n = turned(box_normal(q, tm.vec3(COLUMN_HALF)), -COLUMN_YAW)
-            color = tm.mix(
-                tm.vec3(0.55, 0.30, 0.48), tm.vec3(0.92, 0.76, 0.82), wave((q.x + q.y + q.z) / 0.2)
-            )
+            color = tm.mix(tm.vec3(0.55, 0.30, 0.48), tm.vec3(0.92, 0.76, 0.82), wave((q.x + q.y + q.z) / 0.2))
         elif thing == BALL:
             n = (p - ball_center(time)) / BALL_RADIUS
             m = turned(n, 2 * math.pi * time)  # it rolls along with its orbit
@@ -191,9 +185,7 @@ def room() -> SimpleNamespace:
             frame = ti.max(ti.min(ti.abs(q.x), ti.abs(q.y)) / CRATE_HALF[0], ti.abs(q.z) / CRATE_HALF[2])
             if ti.abs(n.z) > 0.5:
                 frame = ti.max(ti.abs(q.x), ti.abs(q.y)) / CRATE_HALF[0]
-            color = tm.mix(
-                tm.vec3(0.18, 0.36, 0.78), tm.vec3(0.98, 0.80, 0.25), tm.smoothstep(0.62, 0.78, frame)
-            )
+            color = tm.mix(tm.vec3(0.18, 0.36, 0.78), tm.vec3(0.98, 0.80, 0.25), tm.smoothstep(0.62, 0.78, frame))
         lambert = ti.max(tm.dot(n, tm.normalize(tm.vec3(LIGHT) - p)), 0.0)
         return color * (AMBIENT + (1 - AMBIENT) * lambert)
 

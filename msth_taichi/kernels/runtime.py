@@ -37,17 +37,11 @@ def init(arch: Arch = "auto", threads: int = 0, debug: bool = False) -> torch.de
     if arch not in ("auto", "cpu", "cuda"):
         raise DeviceError(f"--arch {arch}: unknown device; use auto, cpu or cuda")
     if arch == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(
-            "--arch cuda: torch sees no CUDA GPU here; use --arch cpu or install torch with CUDA"
-        )
-    wanted = torch.device(
-        "cuda" if arch == "cuda" or (arch == "auto" and torch.cuda.is_available()) else "cpu"
-    )
+        raise DeviceError("--arch cuda: torch sees no CUDA GPU here; use --arch cpu or install torch with CUDA")
+    wanted = torch.device("cuda" if arch == "cuda" or (arch == "auto" and torch.cuda.is_available()) else "cpu")
     if _device is not None:
         if arch != "auto" and wanted != _device:
-            raise DeviceError(
-                f"Taichi already runs on {_device.type} in this process; start a new process for {arch}"
-            )
+            raise DeviceError(f"Taichi already runs on {_device.type} in this process; start a new process for {arch}")
         return _device
     if threads:
         torch.set_num_threads(threads)

@@ -102,9 +102,7 @@ class MaskedField(_DensityField):
     def __init__(self, config: FieldConfig, space: Space):
         super().__init__(config, 1 + config.geometry_features, space)
         # the constant input stands for the bias that tiny-cuda-nn's padding gives
-        self.color_mlp = MLP(
-            _HARMONICS + 1 + config.geometry_features, config.hidden_color, config.hidden_color, 3
-        )
+        self.color_mlp = MLP(_HARMONICS + 1 + config.geometry_features, config.hidden_color, config.hidden_color, 3)
 
     def forward(
         self,
@@ -124,9 +122,7 @@ class MaskedField(_DensityField):
             static_only: read the static table alone.
         """
         samples, outputs = self.density(positions, times, compute, static_only)
-        per_ray = torch.cat([spherical_harmonics(directions), torch.ones_like(directions[:, :1]).T]).to(
-            compute
-        )
+        per_ray = torch.cat([spherical_harmonics(directions), torch.ones_like(directions[:, :1]).T]).to(compute)
         # the first layer is linear: its part that depends on the ray alone is computed once per ray
         first, *rest = self.color_mlp.weights
         split = len(per_ray)

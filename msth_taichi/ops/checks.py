@@ -29,9 +29,7 @@ def check(
     """
     if not isinstance(tensor, torch.Tensor):
         raise TensorError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
-    if tensor.ndim != len(shape) or any(
-        s is not None and s != n for s, n in zip(shape, tensor.shape, strict=True)
-    ):
+    if tensor.ndim != len(shape) or any(s is not None and s != n for s, n in zip(shape, tensor.shape, strict=True)):
         wanted = ", ".join("any" if s is None else str(s) for s in shape)
         raise TensorError(f"{name}: expected shape ({wanted}), got {tuple(tensor.shape)}")
     accepted = dtype if isinstance(dtype, tuple) else (dtype,)

@@ -37,9 +37,7 @@ class _HashGrid(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             position_gradient = torch.zeros_like(positions)
             if len(positions):
-                kernels.backward_positions(
-                    positions, table, scales, integers, out_gradient, position_gradient
-                )
+                kernels.backward_positions(positions, table, scales, integers, out_gradient, position_gradient)
         if ctx.needs_input_grad[1]:
             table_gradient = torch.zeros_like(table)
             if len(positions):

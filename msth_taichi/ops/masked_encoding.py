@@ -29,9 +29,7 @@ class _Grids(NamedTuple):
 
 class _MaskedEncoding(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx, positions, times, mask_logits, static_table, dynamic_table, grids: _Grids, blend, compute
-    ):
+    def forward(ctx, positions, times, mask_logits, static_table, dynamic_table, grids: _Grids, blend, compute):
         training = any(ctx.needs_input_grad)
         positions, times, mask_logits = positions.detach(), times.detach(), mask_logits.detach()
         static_table, dynamic_table = static_table.detach().to(compute), dynamic_table.detach().to(compute)
@@ -55,8 +53,8 @@ class _MaskedEncoding(torch.autograd.Function):
             )
         if training:
             # tables are read again only for the gradient to positions
-            tables = (static_table, dynamic_table) if ctx.needs_input_grad[0] else (None, None)
-            ctx.save_for_backward(positions, times, mask_logits, *tables, mask, slope)
+            tables = (static_table, dynamic_table) if ctx.needs_input_grad[0] else ()
+            ctx.save_for_backward(positions, times, mask_logits, mask, slope, *tables)
         ctx.grids, ctx.blend, ctx.compute = grids, blend, compute
         return out, mask
 
@@ -64,8 +62,7 @@ class _MaskedEncoding(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, out_gradient, mask_gradient):
         # outputs come back from ctx attached to the graph, and Taichi would allocate their .grad
-        saved = [t if t is None else t.detach() for t in ctx.saved_tensors]
-        positions, times, mask_logits, static_table, dynamic_table, mask, slope = saved
+        positions, times, mask_logits, mask, slope, *tables = (t.detach() for t in ctx.saved_tensors)
         grids: _Grids = ctx.grids
         kernels = masked_encoding_kernels(grids.static.features, ctx.compute, ctx.blend)
         out_gradient = out_gradient.contiguous()
@@ -84,7 +81,7 @@ class _MaskedEncoding(torch.autograd.Function):
             position_gradient = torch.zeros_like(positions)
             if len(positions):
                 kernels.backward_positions(
-                    positions, times, mask_logits, static_table, dynamic_table, mask, *constants,
+                    positions, times, mask_logits, *tables, mask, *constants,
                     out_gradient, logit_gradient, position_gradient,
                 )  # fmt: skip
         return position_gradient, None, logits_gradient, static_gradient, dynamic_gradient, None, None, None

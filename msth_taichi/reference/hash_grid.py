@@ -14,7 +14,7 @@ def corner_slots(corner: torch.Tensor, spec: GridSpec, level: int) -> torch.Tens
     """Table rows (M,) of integer vertices (M, D) of a level, the level's offset included."""
     strides = spec.strides[level]
     if any(strides):
-        index = sum(corner[:, d] * strides[d] for d in range(spec.axes))
+        index = (corner * torch.tensor(strides, device=corner.device)).sum(dim=1)
     else:
         index = torch.zeros_like(corner[:, 0])
         for d in range(spec.axes):

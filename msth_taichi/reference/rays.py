@@ -57,9 +57,7 @@ def project(
     plane = torch.stack([x, y], dim=1) / z[:, None]
     radius = torch.hypot(x, y)
     theta = torch.atan2(radius, z)
-    fisheye = (
-        torch.stack([x, y], dim=1) * (_distort_angle(theta, distortion) / radius.clamp(min=1e-30))[:, None]
-    )
+    fisheye = torch.stack([x, y], dim=1) * (_distort_angle(theta, distortion) / radius.clamp(min=1e-30))[:, None]
     plane = torch.where((lens == OPENCV)[:, None], _distort(plane, distortion), plane)
     plane = torch.where((lens == FISHEYE)[:, None], fisheye, plane)
     return plane * intrinsics[:, :2] + intrinsics[:, 2:]

@@ -25,9 +25,7 @@ def resample(
     cdf = torch.nn.functional.pad(pdf.cumsum(1), (1, 0)).clamp(max=1)
 
     edges = count + 1
-    u = torch.linspace(0, 1 - 1 / edges, edges, dtype=weights.dtype, device=weights.device).expand(
-        len(near), -1
-    )
+    u = torch.linspace(0, 1 - 1 / edges, edges, dtype=weights.dtype, device=weights.device).expand(len(near), -1)
     u = u + (0.5 if jitter is None else jitter[:, None]) / edges
 
     above = torch.searchsorted(cdf, u, right=True).clamp(1, weights.shape[1])

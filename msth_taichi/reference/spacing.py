@@ -24,9 +24,7 @@ def from_spacing(g: torch.Tensor, spacing: Spacing = "piecewise", middle: float 
     return g if spacing == "uniform" else 1 / (1 - g) - 1
 
 
-def distances(
-    s: torch.Tensor, near: torch.Tensor, far: torch.Tensor, spacing: Spacing, middle: float
-) -> torch.Tensor:
+def distances(s: torch.Tensor, near: torch.Tensor, far: torch.Tensor, spacing: Spacing, middle: float) -> torch.Tensor:
     """Distances (N, E) of the positions s (N, E) between near (N,) and far (N,), in the dtype of s.
 
     Computed in float64: where g tends to 1, float32 has no digits left for distant samples.

@@ -76,10 +76,7 @@ def render_path(
     modes: set[Mode] = {OUTPUTS[name][0] for name in files}
     limits = None
     with ExitStack() as stack:
-        writers = {
-            name: stack.enter_context(_running(_writer(file, format, path.fps)))
-            for name, file in files.items()
-        }
+        writers = {name: stack.enter_context(_running(_writer(file, format, path.fps))) for name, file in files.items()}
         views = zip(path.camera.tolist(), path.time.tolist(), strict=True)
         for camera, time in tqdm(views, total=len(path), desc="render", unit="frame", disable=not progress):
             images = {mode: render_image(run.model, cameras, camera, time, mode=mode) for mode in modes}
@@ -105,9 +102,7 @@ def output_files(output: Path, outputs: Sequence[str], format: str, overwrite: b
     if unknown or not outputs:
         raise RunError(f"--outputs: unknown output '{', '.join(unknown)}'; choose from {', '.join(OUTPUTS)}")
     if format == "mp4" and output.suffix.lower() != ".mp4":
-        raise RunError(
-            f"--output {output}: a video's name ends in .mp4; use {output.name}.mp4 or --format png"
-        )
+        raise RunError(f"--output {output}: a video's name ends in .mp4; use {output.name}.mp4 or --format png")
     names = list(dict.fromkeys(outputs))
     if len(names) == 1:
         files = {names[0]: output}
@@ -116,9 +111,7 @@ def output_files(output: Path, outputs: Sequence[str], format: str, overwrite: b
     for file in files.values():
         taken = any(file.iterdir()) if file.is_dir() and format == "png" else file.exists()
         if taken and not overwrite:
-            raise RunError(
-                f"{file}: already exists; pass --overwrite to replace it or choose another --output"
-            )
+            raise RunError(f"{file}: already exists; pass --overwrite to replace it or choose another --output")
     return files
 
 

@@ -87,9 +87,7 @@ class StaticDynamicSampler:
         # rows of the images grouped by camera: those of camera u are order[start[u] : start[u] + frames[u]]
         frames = (images.camera[None] == cameras.cpu()[:, None]).sum(1)
         if frames.min() < 2:
-            raise ConfigError(
-                "sampler.kind='static_dynamic' needs two images or more of each camera; use 'uniform'"
-            )
+            raise ConfigError("sampler.kind='static_dynamic' needs two images or more of each camera; use 'uniform'")
         self._order = images.camera.argsort(stable=True).to(device)
         self._start = (frames.cumsum(0) - frames).to(device)
         self._frames = frames.to(device)

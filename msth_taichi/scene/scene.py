@@ -103,9 +103,7 @@ class Images:
 
     def _truth(self) -> Any:
         if not self.has_truth:
-            raise DataError(
-                "depth and motion are known of the built-in scene only; use the data set 'synthetic'"
-            )
+            raise DataError("depth and motion are known of the built-in scene only; use the data set 'synthetic'")
         return self.source
 
 
@@ -144,9 +142,7 @@ class Scene:
             DataError: the scene has no such split.
         """
         if split not in self.splits:
-            raise DataError(
-                f"scene '{self.name}' has no '{split}' split; choose from {', '.join(self.splits)}"
-            )
+            raise DataError(f"scene '{self.name}' has no '{split}' split; choose from {', '.join(self.splits)}")
         return self.splits[split]
 
 
@@ -237,9 +233,7 @@ def scene_from_description(values: dict[str, Any]) -> Scene:
             static_cameras=bool(values["static_cameras"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(
-            f"scene.json: damaged ({type(error).__name__}: {error}); restore it or train again"
-        ) from error
+        raise DataError(f"scene.json: damaged ({type(error).__name__}: {error}); restore it or train again") from error
 
 
 def make_images(camera: Any, time: Any, frame: Any, keys: Any, source: FrameSource | None) -> Images:

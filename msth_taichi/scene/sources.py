@@ -156,11 +156,7 @@ def shrink(image: np.ndarray, factor: int) -> np.ndarray:
     if factor == 1:
         return image
     height, width = image.shape[0] // factor, image.shape[1] // factor
-    blocks = (
-        image[: height * factor, : width * factor]
-        .reshape(height, factor, width, factor, -1)
-        .astype(np.float32)
-    )
+    blocks = image[: height * factor, : width * factor].reshape(height, factor, width, factor, -1).astype(np.float32)
     if image.shape[2] == 4:
         alpha = blocks[..., 3:].sum((1, 3))
         color = (blocks[..., :3] * blocks[..., 3:]).sum((1, 3)) / np.maximum(alpha, 1)

@@ -73,9 +73,7 @@ def synthetic_scene(
         if not low <= value <= high:
             raise ConfigError(f"synthetic: {name}={value} is out of range; use {low} to {high}")
     if test_cameras >= cameras:
-        raise ConfigError(
-            f"synthetic: test_cameras={test_cameras} is too many for cameras={cameras}; use fewer"
-        )
+        raise ConfigError(f"synthetic: test_cameras={test_cameras} is too many for cameras={cameras}; use fewer")
     width, height = max(width // config.downscale, 1), max(height // config.downscale, 1)
     frames = min(frames, config.num_frames or frames)
 

@@ -55,9 +55,7 @@ def checkpoint_path(run: Path, step: int | None = None) -> Path:
     if not steps:
         raise RunError(f"{run}/checkpoints: no checkpoint; train first, or give another run folder")
     if step is not None and step not in steps:
-        raise RunError(
-            f"{run}/checkpoints: no checkpoint of step {step}; there are {', '.join(map(str, steps))}"
-        )
+        raise RunError(f"{run}/checkpoints: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
     return _folder(run, steps[-1] if step is None else step)
 
 
@@ -95,9 +93,7 @@ def load_model(folder: Path, model: nn.Module) -> None:
     parameters = dict(model.named_parameters())
     different = sorted(tensors.keys() ^ parameters.keys())
     if different:
-        raise RunError(
-            f"{path}: of another model ('{different[0]}' is only in one); restore the run's own config.toml"
-        )
+        raise RunError(f"{path}: of another model ('{different[0]}' is only in one); restore the run's own config.toml")
     for name, parameter in parameters.items():
         if tensors[name].shape != parameter.shape:
             raise RunError(

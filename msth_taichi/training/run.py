@@ -35,9 +35,7 @@ class Run:
     model: RadianceField
     step: int
 
-    def render(
-        self, cameras: Cameras, time: float, index: int = 0, mode: Mode = "full"
-    ) -> dict[str, torch.Tensor]:
+    def render(self, cameras: Cameras, time: float, index: int = 0, mode: Mode = "full") -> dict[str, torch.Tensor]:
         """One frame: rgb (H, W, 3), depth, accumulation and mask (H, W); see `render_image`.
 
         Args:

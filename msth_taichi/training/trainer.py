@@ -110,9 +110,7 @@ class Trainer:
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=settings.learning_rate, eps=ADAM_EPSILON, fused=True
         )
-        self.scaler = torch.amp.GradScaler(
-            device.type, init_scale=_FIRST_LOSS_SCALE, enabled=compute == torch.float16
-        )
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=_FIRST_LOSS_SCALE, enabled=compute == torch.float16)
         self.generator = torch.Generator(device).manual_seed(settings.seed)
         self.state = State()
         self.images = scene.images("train")
@@ -273,9 +271,7 @@ def _check_fit(scene: Scene, config: Config, path: Path, resume: bool, overwrite
         checkpoint_path(path)
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         if not overwrite:
-            raise RunError(
-                f"{path}: already exists; pass --overwrite to replace it or choose another --output"
-            )
+            raise RunError(f"{path}: already exists; pass --overwrite to replace it or choose another --output")
         if not (path / "config.toml").is_file():
             raise RunError(f"{path}: not a run folder, so it is not overwritten; choose another --output")
     if scene.images("train").channels == 4 and config.rays.background == "last_sample":

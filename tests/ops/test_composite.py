@@ -159,9 +159,7 @@ def test_half_absorbed_by_each_bin(device):
 
 
 def test_median_depth(device):
-    densities = torch.tensor(
-        [[0.0, 0.4, 0.4, 9.0], [0.0, 0.1, 0.1, 0.1], [0.0, 9.0, 9.0, 9.0]], device=device
-    )
+    densities = torch.tensor([[0.0, 0.4, 0.4, 9.0], [0.0, 0.1, 0.1, 0.1], [0.0, 9.0, 9.0, 9.0]], device=device)
     t_edges = torch.arange(5.0, device=device).expand(3, 5).contiguous()
     out = composite(densities, torch.zeros(3, 3, 4, device=device), t_edges, None)
     # reached in the third bin (0.8 > ln 2), never (the last bin), in the second
@@ -195,9 +193,7 @@ def test_splitting_a_bin_changes_nothing(device):
     middles = (t_edges[:, 1:] + t_edges[:, :-1]) / 2
     split_edges = torch.cat([torch.stack([t_edges[:, :-1], middles], -1).flatten(1), t_edges[:, -1:]], -1)
     out = composite(densities, colors, t_edges, "last_sample")
-    split = composite(
-        densities.repeat_interleave(2, -1), colors.repeat_interleave(2, -1), split_edges, "last_sample"
-    )
+    split = composite(densities.repeat_interleave(2, -1), colors.repeat_interleave(2, -1), split_edges, "last_sample")
     assert_close(split.color, out.color, 1e-12)
     assert_close(split.accumulation, out.accumulation, 1e-12)
     assert_close(split.weights.reshape(20, 9, 2).sum(-1), out.weights, 1e-12)
@@ -217,9 +213,7 @@ def test_equivalent_routes(device):
     assert_close(last, composite(densities, colors, t_edges, last_colors).color, 1e-14)
     assert_close(last, black.color + (1 - black.accumulation)[:, None] * last_colors, 1e-12)
 
-    back = composite(
-        densities[:, 4:].contiguous(), colors[:, :, 4:].contiguous(), t_edges[:, 4:].contiguous(), None
-    )
+    back = composite(densities[:, 4:].contiguous(), colors[:, :, 4:].contiguous(), t_edges[:, 4:].contiguous(), None)
     front = composite(
         densities[:, :4].contiguous(), colors[:, :, :4].contiguous(), t_edges[:, :5].contiguous(), back.color
     )

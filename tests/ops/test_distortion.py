@@ -84,9 +84,7 @@ def test_safe_autograd(device):
 
 def test_one_bin(device):
     s_edges = torch.tensor([[0.2, 0.5]], device=device)
-    assert distortion_loss(s_edges, torch.tensor([[0.6]], device=device)).item() == pytest.approx(
-        0.36 * 0.3 / 3
-    )
+    assert distortion_loss(s_edges, torch.tensor([[0.6]], device=device)).item() == pytest.approx(0.36 * 0.3 / 3)
 
 
 def test_two_thin_bins_cost_twice_their_distance(device):
@@ -107,9 +105,7 @@ def test_shift_scale_and_mirror(device):
     s_edges, weights = random_rays(device, 5, 7, dtype=torch.float64)
     loss = distortion_loss(s_edges, weights)
     assert_close(distortion_loss(s_edges * 0.25 + 0.5, weights), loss * 0.25, 1e-12)
-    assert_close(
-        distortion_loss((1 - s_edges).flip(-1).contiguous(), weights.flip(-1).contiguous()), loss, 1e-12
-    )
+    assert_close(distortion_loss((1 - s_edges).flip(-1).contiguous(), weights.flip(-1).contiguous()), loss, 1e-12)
     assert_close(distortion_loss(s_edges, weights * 3), loss * 9, 1e-12)
 
 

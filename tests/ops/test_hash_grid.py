@@ -132,9 +132,7 @@ def test_hand_written_adjoint_equals_taichis(spec):
     kernels = hash_grid_kernels(spec.axes, spec.features, torch.float64)
     out = torch.empty(spec.num_outputs, len(positions), dtype=torch.float64)
     out_gradient = torch.randn_like(out)
-    expected = taichi_gradients(
-        kernels.forward, (positions, table, *constants, out), {4: out_gradient}, (1, 0)
-    )
+    expected = taichi_gradients(kernels.forward, (positions, table, *constants, out), {4: out_gradient}, (1, 0))
     table_gradient, position_gradient = torch.zeros_like(table), torch.zeros_like(positions)
     kernels.backward_table(positions, *constants, out_gradient, table_gradient)
     kernels.backward_positions(positions, table, *constants, out_gradient, position_gradient)
@@ -158,9 +156,7 @@ def test_finite_differences(spec):
 
 def test_safe_under_autograd(device):
     positions, table = random_inputs(SPEC3, 20, device)
-    assert_safe_autograd(
-        lambda x, w: hash_grid(x, w, SPEC3), [positions.requires_grad_(), table.requires_grad_()]
-    )
+    assert_safe_autograd(lambda x, w: hash_grid(x, w, SPEC3), [positions.requires_grad_(), table.requires_grad_()])
 
 
 def test_outside_gives_zero_and_takes_no_gradient(device):

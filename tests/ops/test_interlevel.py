@@ -62,9 +62,7 @@ def test_matches_nested_loops_on_shared_edges(device):
     proposal_s_edges[:, 0], proposal_s_edges[:, -1] = 0, 1
     proposal_weights = torch.rand(300, 5, generator=generator, dtype=torch.float64) / 5
     # bins without width have no weight, and then cost nothing whatever they overlap
-    weights = (s_edges.diff(dim=-1) > 0).double() * torch.rand(
-        300, 3, generator=generator, dtype=torch.float64
-    )
+    weights = (s_edges.diff(dim=-1) > 0).double() * torch.rand(300, 3, generator=generator, dtype=torch.float64)
     levels = [x.to(device) for x in (s_edges, weights, proposal_s_edges, proposal_weights)]
     assert interlevel_loss(*levels).item() == pytest.approx(nested_loops(*levels), rel=1e-12)
     levels[3].requires_grad_()
@@ -74,16 +72,12 @@ def test_matches_nested_loops_on_shared_edges(device):
 @pytest.mark.gradcheck
 def test_gradcheck(device):
     *constants, proposal_weights = random_levels(device, 3, 6, 5, dtype=torch.float64)
-    assert torch.autograd.gradcheck(
-        lambda p: interlevel_loss(*constants, p), (proposal_weights.requires_grad_(),)
-    )
+    assert torch.autograd.gradcheck(lambda p: interlevel_loss(*constants, p), (proposal_weights.requires_grad_(),))
 
 
 def test_safe_autograd(device):
     *constants, proposal_weights = random_levels(device, 3, 6, 5)
-    assert_safe_autograd(
-        lambda p: interlevel_loss(*constants, p).reshape(1), [proposal_weights.requires_grad_()]
-    )
+    assert_safe_autograd(lambda p: interlevel_loss(*constants, p).reshape(1), [proposal_weights.requires_grad_()])
 
 
 def test_the_field_is_not_taught(device):

@@ -66,9 +66,7 @@ def test_finite_differences():
 
 def test_safe_under_autograd(device):
     positions, logits = random_inputs(20, device)
-    assert_safe_autograd(
-        lambda x, v: mask_grid(x, v, SPEC), [positions.requires_grad_(), logits.requires_grad_()]
-    )
+    assert_safe_autograd(lambda x, v: mask_grid(x, v, SPEC), [positions.requires_grad_(), logits.requires_grad_()])
 
 
 def test_wrong_tensors_are_named(device):

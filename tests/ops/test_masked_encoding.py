@@ -52,9 +52,7 @@ def test_matches_reference(device, blend):
 @pytest.mark.parametrize(("rays", "samples"), [(0, 4), (1, 1), (5, 1), (1, 9)])
 def test_odd_sizes(device, rays, samples):
     inputs = wanting(random_inputs(rays, samples, device), 0, 2, 3, 4)
-    assert_matches(
-        lambda *x: masked_encoding(*x, *SPECS), lambda *x: twin.masked_encoding(*x, *SPECS), inputs
-    )
+    assert_matches(lambda *x: masked_encoding(*x, *SPECS), lambda *x: twin.masked_encoding(*x, *SPECS), inputs)
 
 
 def test_equals_its_parts(device):
@@ -94,9 +92,7 @@ def test_hand_written_adjoint_equals_taichis():
     kernels.forward(*arguments)
     logit_gradient, position_gradient = torch.zeros_like(mask), torch.zeros_like(positions)
     tables = [torch.zeros_like(t) for t in (logits, static, dynamic)]
-    kernels.backward(
-        positions, times, mask, slope, *constants, out_gradient, mask_gradient, logit_gradient, *tables
-    )
+    kernels.backward(positions, times, mask, slope, *constants, out_gradient, mask_gradient, logit_gradient, *tables)
     kernels.backward_positions(
         positions,
         times,
@@ -117,9 +113,7 @@ def test_hand_written_adjoint_equals_taichis():
 def test_finite_differences():
     positions, times, logits, static, dynamic = random_inputs(1, 2, torch.device("cpu"), torch.float64)
     inputs = (positions.clamp(0.05, 0.95).requires_grad_(), logits.requires_grad_())
-    assert torch.autograd.gradcheck(
-        lambda x, v: masked_encoding(x, times, v, static, dynamic, *SPECS), inputs
-    )
+    assert torch.autograd.gradcheck(lambda x, v: masked_encoding(x, times, v, static, dynamic, *SPECS), inputs)
 
 
 def test_safe_under_autograd(device):

@@ -53,9 +53,7 @@ def image_grid(device: torch.device, dtype=torch.float64, step=20) -> torch.Tens
     return torch.cartesian_prod(x, y).to(device)
 
 
-def random_pixels(
-    count: int, device: torch.device, dtype=torch.float64, seed=0
-) -> tuple[torch.Tensor, torch.Tensor]:
+def random_pixels(count: int, device: torch.device, dtype=torch.float64, seed=0) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.rand(count, 2, generator=generator, dtype=torch.float64) * torch.tensor([WIDTH, HEIGHT])
     camera = torch.randint(0, 3, (count,), generator=generator, dtype=torch.int32)
@@ -209,18 +207,14 @@ def test_hand_written_adjoint_equals_taichis():
 def test_gradcheck(device):
     pixels, camera = random_pixels(12, device)
     pose, *lenses = rig(device)
-    assert torch.autograd.gradcheck(
-        lambda pose: generate_rays(pixels, camera, pose, *lenses), (pose.requires_grad_(),)
-    )
+    assert torch.autograd.gradcheck(lambda pose: generate_rays(pixels, camera, pose, *lenses), (pose.requires_grad_(),))
 
 
 @pytest.mark.parametrize("output", [0, 1], ids=["origins", "directions"])
 def test_safe_under_autograd(device, output):
     pixels, camera = random_pixels(9, device)
     pose, *lenses = rig(device)
-    assert_safe_autograd(
-        lambda pose: generate_rays(pixels, camera, pose, *lenses)[output], [pose.requires_grad_()]
-    )
+    assert_safe_autograd(lambda pose: generate_rays(pixels, camera, pose, *lenses)[output], [pose.requires_grad_()])
 
 
 def test_typed_errors(device):

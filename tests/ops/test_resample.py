@@ -34,9 +34,7 @@ def unit_histogram(weights: list[list[float]], device: torch.device):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("spacing", SPACINGS)
-@pytest.mark.parametrize(
-    ("rays", "bins", "count"), [(0, 4, 3), (1, 1, 1), (5, 7, 13), (33, 128, 48), (9, 256, 256)]
-)
+@pytest.mark.parametrize(("rays", "bins", "count"), [(0, 4, 3), (1, 1, 1), (5, 7, 13), (33, 128, 48), (9, 256, 256)])
 @pytest.mark.parametrize("jittered", [False, True])
 def test_matches_reference(device, spacing, dtype, rays, bins, count, jittered):
     edges, weights, near, far, jitter = random_histogram(rays, bins, device, dtype, seed=bins)

@@ -23,9 +23,7 @@ DTYPES = [torch.float32, torch.float64]
 
 def random_directions(count: int, device: torch.device, dtype=torch.float32, seed=0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.nn.functional.normalize(torch.randn(count, 3, generator=generator, dtype=dtype), dim=1).to(
-        device
-    )
+    return torch.nn.functional.normalize(torch.randn(count, 3, generator=generator, dtype=dtype), dim=1).to(device)
 
 
 def sphere_quadrature(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -33,9 +31,7 @@ def sphere_quadrature(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]
     z, z_weights = np.polynomial.legendre.leggauss(8)
     phi = np.arange(16) * (2 * np.pi / 16)
     radius, z = np.sqrt(1 - z**2)[:, None], z[:, None]
-    points = np.stack(
-        np.broadcast_arrays(radius[:, None] * np.cos(phi), radius[:, None] * np.sin(phi), z[:, None]), -1
-    )
+    points = np.stack(np.broadcast_arrays(radius[:, None] * np.cos(phi), radius[:, None] * np.sin(phi), z[:, None]), -1)
     weights = np.repeat(z_weights, 16) * (2 * np.pi / 16)
     return torch.from_numpy(points.reshape(-1, 3)).to(device), torch.from_numpy(weights).to(device)
 

@@ -28,9 +28,7 @@ def test_matches_reference(device, spacing, dtype, rays, count, jittered):
     arguments = (near, far, count, spacing, 0.7, jitter if jittered else None)
     # the twin computes g in float64, where it is good for 1e-13 at far
     tolerance = 5e-6 if dtype == torch.float32 else 1e-12
-    for value, expected in zip(
-        stratified_samples(*arguments), twin.stratified_samples(*arguments), strict=True
-    ):
+    for value, expected in zip(stratified_samples(*arguments), twin.stratified_samples(*arguments), strict=True):
         assert value.shape == (rays, count + 1) and value.dtype == dtype
         assert_close(value, expected, tolerance)
 

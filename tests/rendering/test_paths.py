@@ -41,9 +41,7 @@ def scene(poses: np.ndarray, frames: int = 5, static: bool = True) -> Scene:
     """The last camera is held out; each static camera sees every frame, each moving one a single frame."""
     count = len(poses)
     names = [f"cam{k}" for k in range(count)]
-    cameras = make_cameras(
-        poses, [[50.0, 50, 16, 12]] * count, [[0.1] + [0.0] * 5] * count, [1] * count, 32, 24, names
-    )
+    cameras = make_cameras(poses, [[50.0, 50, 16, 12]] * count, [[0.1] + [0.0] * 5] * count, [1] * count, 32, 24, names)
     if static:
         train = (np.repeat(np.arange(count - 1), frames), np.tile(np.arange(frames), count - 1))
         test = (np.full(frames, count - 1), np.arange(frames)[::-1].copy())

@@ -43,9 +43,7 @@ def test_images_are_the_renders_in_the_order_of_the_path(tiny_run, path, tmp_pat
     for frame, (camera, time) in enumerate(zip(path.camera, path.time, strict=True)):
         for name in outputs:
             mode, key = OUTPUTS[name]
-            expected = render_image(tiny_run.model, path.cameras, int(camera), float(time), mode=mode)[
-                key
-            ].cpu()
+            expected = render_image(tiny_run.model, path.cameras, int(camera), float(time), mode=mode)[key].cpu()
             found = iio.imread(tmp_path / f"a-{name}" / f"frame_{frame:05d}.png") / 255
             found = found if expected.ndim == 3 else found[..., 0]
             np.testing.assert_allclose(found, expected, atol=0.5 / 255 + 1e-6)

@@ -48,9 +48,7 @@ def assert_even(counts: torch.Tensor) -> None:
     assert ((counts - expected).abs() < 5 * expected.sqrt() + 1).all(), counts.tolist()
 
 
-@pytest.mark.parametrize(
-    ("step", "expected"), [(0, 322), (5000, 357), (10000, 400), (15000, 456), (20000, 529)]
-)
+@pytest.mark.parametrize(("step", "expected"), [(0, 322), (5000, 357), (10000, 400), (15000, 456), (20000, 529)])
 def test_ratio_schedule_of_the_released_method(step, expected):
     config = SamplerConfig(ratio=50, ratio_end=30, ratio_steps=20000)
     assert dynamic_pixels(step, 16384, config) == expected
@@ -131,9 +129,7 @@ def test_a_dynamic_pixel_is_seen_at_independent_times(device):
     mask[1] = True  # camera 4 is all dynamic
     batch = static_dynamic(device, mask, ratio=1, ratio_end=1).sample(20000, 7000)
     image, row, column = (x[batch.dynamic] for x in (batch.image, batch.row, batch.column))
-    assert (
-        len(image) == 6000
-    )  # 3500 pixels of each kind; the dynamic ones count 6 times, cut from 24500 to 7000
+    assert len(image) == 6000  # 3500 pixels of each kind; the dynamic ones count 6 times, cut from 24500 to 7000
     groups = torch.stack([row, column], 1).view(1000, 6, 2)
     assert (groups == groups[:, :1]).all(), "six times in a row the same pixel"
     frames = image.view(1000, 6)
@@ -185,8 +181,7 @@ def test_make_sampler_finds_what_moves():
     batch = make_sampler(scene, store, config, device, generator).sample(0, 2000)
     moving = torch.stack([torch.from_numpy(images.moving(k)) for k in range(12)])
     share = [
-        moving[batch.image, batch.row, batch.column][kind].float().mean()
-        for kind in (batch.dynamic, ~batch.dynamic)
+        moving[batch.image, batch.row, batch.column][kind].float().mean() for kind in (batch.dynamic, ~batch.dynamic)
     ]
     assert share[0] > 0.2 and share[1] < 0.1
     assert isinstance(make_sampler(scene, store, SamplerConfig(), device, generator), UniformSampler)
@@ -204,6 +199,4 @@ def test_one_frame_says_nothing_about_change():
     scene = load_scene("synthetic:frames=1")
     store = FrameStore(torch.zeros(8, 72, 96, 3, dtype=torch.uint8), torch.device("cpu"))
     with pytest.raises(ConfigError, match="two images or more"):
-        make_sampler(
-            scene, store, SamplerConfig(kind="static_dynamic"), torch.device("cpu"), torch.Generator()
-        )
+        make_sampler(scene, store, SamplerConfig(kind="static_dynamic"), torch.device("cpu"), torch.Generator())

@@ -49,9 +49,7 @@ def picture(seed: int, channels: int = 3, width: int = WIDTH, height: int = HEIG
     return np.concatenate([image, alpha], -1)[..., :channels].clip(0, 255).astype(np.uint8)
 
 
-def write_video(
-    path: Path, frames: int = FRAMES, seed: int = 0, width: int = WIDTH, height: int = HEIGHT
-) -> None:
+def write_video(path: Path, frames: int = FRAMES, seed: int = 0, width: int = WIDTH, height: int = HEIGHT) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     stack = np.stack([picture(seed + t, width=width, height=height) for t in range(frames)])
     iio.imwrite(path, stack, plugin="pyav", codec="libx264", fps=25, out_pixel_format="yuv444p")

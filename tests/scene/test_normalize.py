@@ -61,9 +61,7 @@ def test_each_setting_turns_one_part_off():
     assert normalize_poses(poses, DataConfig(auto_scale=False, scale_factor=0.25)).scale == 0.25
 
 
-@pytest.mark.parametrize(
-    "up", [(0, 0, 1), (0, 0, -1), (0, 1, 0), (1e-7, 0, -1), (1e-13, 1e-13, -1), (0.3, -0.4, -0.5)]
-)
+@pytest.mark.parametrize("up", [(0, 0, 1), (0, 0, -1), (0, 1, 0), (1e-7, 0, -1), (1e-13, 1e-13, -1), (0.3, -0.4, -0.5)])
 def test_any_up_axis_becomes_z(up):
     up = np.array(up) / np.linalg.norm(up)
     right = np.cross(up, [1.0, 0.2, 0.1])

@@ -84,7 +84,5 @@ def _stated_frames(entries: list[Entry]) -> int:
             raise DataError(f"{entry.json}: num_frames is {count:g}; write a whole number of at least 1")
         if count != first:
             other = entries[0].json.name
-            raise DataError(
-                f"{entry.json}: num_frames is {count:g}, but {other} says {first:g}; make them equal"
-            )
+            raise DataError(f"{entry.json}: num_frames is {count:g}, but {other} says {first:g}; make them equal")
     return int(first)

@@ -79,9 +79,7 @@ class Entry:
         error = np.abs(rotation @ rotation.T - np.eye(3)).max()
         if error > RIGID_TOLERANCE or np.linalg.det(rotation) < 0:
             found = f"it differs from a rotation by {error:.2g}" if error > RIGID_TOLERANCE else "it mirrors"
-            raise DataError(
-                f"{self}: transform_matrix is not rigid ({found}); remove scale, shear and mirroring"
-            )
+            raise DataError(f"{self}: transform_matrix is not rigid ({found}); remove scale, shear and mirroring")
         return matrix[:3]
 
     def intrinsics(self, width: int, height: int) -> list[float]:
@@ -104,9 +102,7 @@ class Entry:
         """Lens code and distortion; perspective cameras without distortion are pinholes."""
         model = self.values.get("camera_model", "OPENCV")
         if model not in _PERSPECTIVE + _FISHEYE:
-            raise DataError(
-                f"{self}: unknown camera_model {model!r}; use one of {', '.join(_PERSPECTIVE + _FISHEYE)}"
-            )
+            raise DataError(f"{self}: unknown camera_model {model!r}; use one of {', '.join(_PERSPECTIVE + _FISHEYE)}")
         distortion = [self.number(key, 0.0) for key in DISTORTION]
         if model in _FISHEYE:
             return FISHEYE, distortion
@@ -116,8 +112,7 @@ class Entry:
 def has_transforms(folder: Path) -> bool:
     """Whether a folder has any json of this family."""
     return any(
-        (folder / name).is_file()
-        for name in ("transforms.json", "transforms_train.json", "transforms_test.json")
+        (folder / name).is_file() for name in ("transforms.json", "transforms_train.json", "transforms_test.json")
     )
 
 
@@ -169,9 +164,7 @@ def _read_entries(path: Path) -> list[Entry]:
     return entries
 
 
-def common_size(
-    entries: Sequence[Entry], infos: Sequence[FileInfo], files: Sequence[Path]
-) -> tuple[int, int]:
+def common_size(entries: Sequence[Entry], infos: Sequence[FileInfo], files: Sequence[Path]) -> tuple[int, int]:
     """The width and height that all files and all json agree on.
 
     Raises:
@@ -181,9 +174,7 @@ def common_size(
     for entry, info, file in zip(entries, infos, files, strict=True):
         size = f"{info.width}x{info.height}"
         if (info.width, info.height) != (width, height):
-            raise DataError(
-                f"{file}: {size}, but {files[0]} is {width}x{height}; bring all files to one size"
-            )
+            raise DataError(f"{file}: {size}, but {files[0]} is {width}x{height}; bring all files to one size")
         w, h = entry.number("w", info.width), entry.number("h", info.height)
         if (w, h) != (info.width, info.height):
             raise DataError(
@@ -198,9 +189,7 @@ def build_cameras(
 ) -> tuple[Cameras, SceneTransform]:
     """Normalised cameras of all entries together, for files of this size divided by `config.downscale`."""
     if min(width, height) < config.downscale:
-        raise DataError(
-            f"data.downscale={config.downscale}: images of {width}x{height} have no pixel left; use less"
-        )
+        raise DataError(f"data.downscale={config.downscale}: images of {width}x{height} have no pixel left; use less")
     poses = np.stack([entry.pose() for entry in entries])
     lenses = [entry.lens() for entry in entries]
     transform = normalize_poses(poses, config)
