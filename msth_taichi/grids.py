@@ -72,8 +72,10 @@ class GridSpec:
     @cached_property
     def entries(self) -> tuple[int, ...]:
         """[L] slots of each level."""
-        limit = math.inf if self.log2_entries is None else 2**self.log2_entries
-        return tuple(-(-min(math.prod(r + 1 for r in res), limit) // 8) * 8 for res in map(tuple, self.resolutions))
+        sizes = (math.prod(r + 1 for r in resolution) for resolution in self.resolutions)
+        if self.log2_entries is not None:
+            sizes = (min(size, 2**self.log2_entries) for size in sizes)
+        return tuple(-(-size // 8) * 8 for size in sizes)
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:
