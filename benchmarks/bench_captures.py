@@ -14,7 +14,6 @@ import platform
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +108,6 @@ def train_once(path: str, preset: str, output: Path, options: argparse.Namespace
         "settings": options.settings,
         "minutes": minutes,
         "peak_gpu_gigabytes": torch.cuda.max_memory_allocated() / 1e9 if cuda else None,
-        "device": torch.cuda.get_device_name() if cuda else f"CPU {platform.machine()}",
-        "versions": {name: version(name) for name in ("msth_taichi", "torch", "taichi")},
         "python": platform.python_version(),
         "date": datetime.date.today().isoformat(),
         "commit": options.commit,
@@ -159,13 +156,14 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
             f"{row['minutes']:.1f}",
             "" if peak is None else f"{peak:.1f}",
             f"{row['model_megabytes']:.0f}",
-            row["device"],
+            row["protocol"]["device"],
             row["date"],
             row["commit"],
         ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     for name, row in sorted(rows.items()):
-        protocol, versions = row["protocol"], row["versions"]
+        protocol = row["protocol"]
+        versions = protocol["versions"]
         views = ", ".join(f"{view} {value['psnr']:.2f}" for view, value in row["views"].items())
         lines += [
             "",

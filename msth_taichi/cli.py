@@ -38,14 +38,29 @@ def main() -> None:
         status = app(arguments or ["--help"], prog_name="msth", standalone_mode=False)
     except typer.Abort:
         sys.exit(130)
-    except (MsthError, *_USAGE_ERRORS) as error:
+    except Exception as error:
+        message = _remedy(error)
+        if message is None:
+            raise
         sys.stdout.flush()
         if "--debug" in arguments:
             traceback.print_exception(error)
-        message = getattr(error, "format_message", error.__str__)()
         print("error:", " ".join(message.split()), file=sys.stderr)
         sys.exit(2)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _remedy(error: Exception) -> str | None:
+    """What is wrong and how to mend it; None where the fault is the program's."""
+    if isinstance(error, MsthError):
+        return str(error)
+    if isinstance(error, _USAGE_ERRORS):
+        return getattr(error, "format_message", error.__str__)()
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}; check the path, its permissions and the space on the disk"
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, by name: a usage error must not import torch
+        return "the GPU is out of memory; lower training.rays_per_step or data.gpu_memory, or raise data.downscale"
+    return None
 
 
 def _print_version(wanted: bool) -> None:

@@ -7,6 +7,7 @@ Letters: T frames, R grid resolution, L levels.
 """
 
 import difflib
+import math
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -29,64 +30,64 @@ class Section(BaseModel):
 class DataConfig(Section):
     """From the user's files to the scene: orientation, centring, scaling, what is loaded."""
 
-    orientation: Literal["up", "none"] = Field("up", description="'up' turns the cameras' mean up axis to +z")
-    center: bool = Field(True, description="move the mean camera position to the origin")
-    auto_scale: bool = Field(True, description="scale so that the largest camera coordinate is 1")
-    scale_factor: float = Field(0.5, gt=0, description="further scale after auto_scale")
+    orientation: Literal["up", "none"] = Field(default="up", description="'up' turns the cameras' mean up axis to +z")
+    center: bool = Field(default=True, description="move the mean camera position to the origin")
+    auto_scale: bool = Field(default=True, description="scale so that the largest camera coordinate is 1")
+    scale_factor: float = Field(default=0.5, gt=0, description="further scale after auto_scale")
     box: float = Field(
-        1.0, gt=0, description="half edge of the scene box, scene units; used when rays.contraction is 'none'"
+        default=1.0, gt=0, description="half edge of the scene box, scene units; used when rays.contraction is 'none'"
     )
-    num_frames: int | None = Field(None, ge=1, description="use only the first frames of each video")
-    downscale: int = Field(1, ge=1, le=16, description="divide the image size by this (area average)")
-    gpu_memory: float = Field(16.0, gt=0, description="GB of frames kept on the GPU; larger stores stay in RAM")
+    num_frames: int | None = Field(default=None, ge=1, description="use only the first frames of each video")
+    downscale: int = Field(default=1, ge=1, le=16, description="divide the image size by this (area average)")
+    gpu_memory: float = Field(default=16.0, gt=0, description="GB of frames kept on the GPU; larger stores stay in RAM")
 
 
 class RayConfig(Section):
     """Where a ray is sampled, and what lies behind it."""
 
-    near: float = Field(0.05, gt=0, description="nearest sample in training, scene units")
+    near: float = Field(default=0.05, gt=0, description="nearest sample in training, scene units")
     near_render: float | None = Field(
-        None, gt=0, description="nearest sample in evaluation and rendering; default: near"
+        default=None, gt=0, description="nearest sample in evaluation and rendering; default: near"
     )
-    far: float = Field(1000.0, gt=0, description="farthest sample, scene units")
+    far: float = Field(default=1000.0, gt=0, description="farthest sample, scene units")
     spacing: Literal["piecewise", "uniform", "lindisp"] = Field(
-        "piecewise", description="first sampler: linear then in disparity, in distance, or in disparity"
+        default="piecewise", description="first sampler: linear then in disparity, in distance, or in disparity"
     )
     middle: float = Field(
-        1.0, gt=0, description="distance at which 'piecewise' turns from linear to disparity, scene units"
+        default=1.0, gt=0, description="distance at which 'piecewise' turns from linear to disparity, scene units"
     )
     contraction: Literal["inf", "l2", "none"] = Field(
-        "inf", description="norm of the contraction of unbounded space; 'none' uses data.box"
+        default="inf", description="norm of the contraction of unbounded space; 'none' uses data.box"
     )
-    samples: int = Field(48, ge=2, le=1024, description="samples per ray given to the field")
+    samples: int = Field(default=48, ge=2, le=1024, description="samples per ray given to the field")
     anneal_steps: int = Field(
-        5000, ge=0, description="steps over which proposal weights sharpen; 0 turns annealing off"
+        default=5000, ge=0, description="steps over which proposal weights sharpen; 0 turns annealing off"
     )
     background: Literal["last_sample", "black", "white", "random"] = Field(
-        "last_sample", description="colour behind the last sample, and behind transparent pixels"
+        default="last_sample", description="colour behind the last sample, and behind transparent pixels"
     )
 
     @model_validator(mode="after")
     def _near_before_far(self) -> "RayConfig":
         if self.far <= max(self.near, self.near_render or 0.0):
-            raise ValueError(f"rays.far ({self.far}) must exceed rays.near and rays.near_render")
+            raise ValueError(f"far ({self.far}) must exceed near and near_render")
         return self
 
 
 class GridConfig(Section):
     """A static (3D) and a dynamic (4D) hash encoding, and the mask that blends them."""
 
-    levels: int = Field(16, ge=1, le=32, description="levels of both encodings")
-    base_resolution: Resolution = Field((16, 16, 16, 15), description="x, y, z, time at the coarsest level")
-    max_resolution: Resolution = Field((2048, 2048, 2048, 300), description="x, y, z, time at the finest level")
-    log2_static: int = Field(19, ge=8, le=26, description="log2 of the entries per level of the static table")
-    log2_dynamic: int = Field(19, ge=8, le=26, description="log2 of the entries per level of the dynamic table")
-    mask_resolution: int = Field(128, ge=2, le=512, description="mask cells per axis of space")
-    mask_init: float = Field(-1.0, ge=-10, le=10, description="initial mask logit; -1 is 27 % static")
+    levels: int = Field(default=16, ge=1, le=32, description="levels of both encodings")
+    base_resolution: Resolution = Field(default=(16, 16, 16, 15), description="x, y, z, time at the coarsest level")
+    max_resolution: Resolution = Field(default=(2048, 2048, 2048, 300), description="x, y, z, time at the finest level")
+    log2_static: int = Field(default=19, ge=8, le=26, description="log2 of the entries per level of the static table")
+    log2_dynamic: int = Field(default=19, ge=8, le=26, description="log2 of the entries per level of the dynamic table")
+    mask_resolution: int = Field(default=128, ge=2, le=512, description="mask cells per axis of space")
+    mask_init: float = Field(default=-1.0, ge=-10, le=10, description="initial mask logit; -1 is 27 % static")
     blend: Literal["mst", "mt", "add"] = Field(
-        "mst", description="mst: m*h3 + (1-m)*h4;  mt: h3 + (1-m)*h4;  add: h3 + h4"
+        default="mst", description="mst: m*h3 + (1-m)*h4;  mt: h3 + (1-m)*h4;  add: h3 + h4"
     )
-    hidden: int = Field(64, ge=8, le=256, description="width of the MLP after the blend")
+    hidden: int = Field(default=64, ge=8, le=256, description="width of the MLP after the blend")
 
     @model_validator(mode="after")
     def _resolutions_grow(self) -> "GridConfig":
@@ -98,79 +99,85 @@ class GridConfig(Section):
 class FieldConfig(GridConfig):
     """The main field: density and colour."""
 
-    hidden_color: int = Field(64, ge=8, le=256, description="width of the colour MLP's two hidden layers")
-    geometry_features: int = Field(15, ge=1, le=63, description="features handed from the density to the colour MLP")
+    hidden_color: int = Field(default=64, ge=8, le=256, description="width of the colour MLP's two hidden layers")
+    geometry_features: int = Field(
+        default=15, ge=1, le=63, description="features handed from the density to the colour MLP"
+    )
 
 
 class ProposalConfig(GridConfig):
     """A small field that only has density: it says where along a ray to look."""
 
-    levels: int = Field(5, ge=1, le=32, description="levels of both encodings")
-    base_resolution: Resolution = Field((16, 16, 16, 15), description="x, y, z, time at the coarsest level")
-    max_resolution: Resolution = Field((128, 128, 128, 150), description="x, y, z, time at the finest level")
-    log2_static: int = Field(18, ge=8, le=26, description="log2 of the entries per level of the static table")
-    log2_dynamic: int = Field(18, ge=8, le=26, description="log2 of the entries per level of the dynamic table")
-    mask_resolution: int = Field(64, ge=2, le=512, description="mask cells per axis of space")
-    hidden: int = Field(16, ge=8, le=256, description="width of the MLP after the blend")
-    samples: int = Field(128, ge=2, le=1024, description="samples per ray of this proposal")
+    levels: int = Field(default=5, ge=1, le=32, description="levels of both encodings")
+    base_resolution: Resolution = Field(default=(16, 16, 16, 15), description="x, y, z, time at the coarsest level")
+    max_resolution: Resolution = Field(default=(128, 128, 128, 150), description="x, y, z, time at the finest level")
+    log2_static: int = Field(default=18, ge=8, le=26, description="log2 of the entries per level of the static table")
+    log2_dynamic: int = Field(default=18, ge=8, le=26, description="log2 of the entries per level of the dynamic table")
+    mask_resolution: int = Field(default=64, ge=2, le=512, description="mask cells per axis of space")
+    hidden: int = Field(default=16, ge=8, le=256, description="width of the MLP after the blend")
+    samples: int = Field(default=128, ge=2, le=1024, description="samples per ray of this proposal")
 
 
 class LossConfig(Section):
     """Weights of the terms added to the mean squared colour error."""
 
-    interlevel: float = Field(1.0, ge=0, description="proposal weights must enclose the field's weights")
-    distortion: float = Field(0.002, ge=0, description="weights of a ray lie close together (mip-NeRF 360)")
-    mask: float = Field(0.1, ge=0, description="mean of 1 - m over the mask grid: pulls to static")
-    mask_proposal: bool = Field(False, description="apply the mask loss to the proposals' masks as well")
-    sparse: float = Field(0.0, ge=0, description="mean log(1 + 2 density^2) over samples: fewer floaters")
+    interlevel: float = Field(default=1.0, ge=0, description="proposal weights must enclose the field's weights")
+    distortion: float = Field(default=0.002, ge=0, description="weights of a ray lie close together (mip-NeRF 360)")
+    mask: float = Field(default=0.1, ge=0, description="mean of 1 - m over the mask grid: pulls to static")
+    mask_proposal: bool = Field(default=False, description="apply the mask loss to the proposals' masks as well")
+    sparse: float = Field(default=0.0, ge=0, description="mean log(1 + 2 density^2) over samples: fewer floaters")
 
 
 class SamplerConfig(Section):
     """Which pixels a training step looks at."""
 
     kind: Literal["uniform", "static_dynamic"] = Field(
-        "uniform", description="static_dynamic needs cameras that do not move"
+        default="uniform", description="static_dynamic needs cameras that do not move"
     )
-    ratio: float = Field(50.0, gt=0, description="static : dynamic pixels at the start")
-    ratio_end: float = Field(30.0, gt=0, description="static : dynamic pixels after ratio_steps")
-    ratio_steps: int = Field(20000, ge=1, description="steps over which the ratio changes, linearly")
+    ratio: float = Field(default=50.0, gt=0, description="static : dynamic pixels at the start")
+    ratio_end: float = Field(default=30.0, gt=0, description="static : dynamic pixels after ratio_steps")
+    ratio_steps: int = Field(default=20000, ge=1, description="steps over which the ratio changes, linearly")
     repeat_steps: int = Field(
-        20000,
+        default=20000,
         ge=0,
         description="a dynamic pixel is repeated at 1 + 5 sin(...) times, which peaks at this step; 0 for one time",
     )
     variance: float = Field(
-        0.03, gt=0, le=1, description="temporal variance of a pixel's colour above which it is dynamic"
+        default=0.03, gt=0, le=1, description="temporal variance of a pixel's colour above which it is dynamic"
     )
 
 
 class TrainingConfig(Section):
     """The optimisation."""
 
-    steps: int = Field(20000, ge=1, description="training steps")
-    rays_per_step: int = Field(16384, ge=1, description="rays per step")
-    learning_rate: float = Field(1e-2, gt=0, description="Adam's rate at step 0")
-    learning_rate_end: float = Field(2e-4, gt=0, description="rate after schedule_steps")
-    schedule: Literal["exponential", "cosine"] = Field("exponential", description="shape of the rate between the two")
-    schedule_steps: int | None = Field(None, ge=1, description="length of the schedule; default: steps")
-    precision: Literal["auto", "float32", "float16"] = Field(
-        "auto", description="auto: float16 compute on CUDA, float32 on CPU"
+    steps: int = Field(default=20000, ge=1, description="training steps")
+    rays_per_step: int = Field(default=16384, ge=1, description="rays per step")
+    learning_rate: float = Field(default=1e-2, gt=0, description="Adam's rate at step 0")
+    learning_rate_end: float = Field(default=2e-4, gt=0, description="rate after schedule_steps")
+    schedule: Literal["exponential", "cosine"] = Field(
+        default="exponential", description="shape of the rate between the two"
     )
-    seed: int = Field(42, ge=0, description="seed of parameters, pixels and jitter")
-    threads: int = Field(0, ge=0, description="CPU threads; 0 for all. With 1, CPU training repeats bit for bit")
-    log_every: int = Field(50, ge=1, description="steps between lines of metrics.jsonl")
-    eval_every: int = Field(0, ge=0, description="steps between evaluations on held-out views; 0 for none")
-    checkpoint_every: int = Field(2000, ge=1, description="steps between checkpoints")
+    schedule_steps: int | None = Field(default=None, ge=1, description="length of the schedule; default: steps")
+    precision: Literal["auto", "float32", "float16"] = Field(
+        default="auto", description="auto: float16 compute on CUDA, float32 on CPU"
+    )
+    seed: int = Field(default=42, ge=0, description="seed of parameters, pixels and jitter")
+    threads: int = Field(
+        default=0, ge=0, description="CPU threads; 0 for all. With 1, CPU training repeats bit for bit"
+    )
+    log_every: int = Field(default=50, ge=1, description="steps between lines of metrics.jsonl")
+    eval_every: int = Field(default=0, ge=0, description="steps between evaluations on held-out views; 0 for none")
+    checkpoint_every: int = Field(default=2000, ge=1, description="steps between checkpoints")
 
 
 class EvaluationConfig(Section):
     """How held-out views are compared."""
 
-    split: Literal["test", "val", "train"] = Field("test", description="views to compare")
+    split: Literal["test", "val", "train"] = Field(default="test", description="views to compare")
     every: int = Field(
-        10, ge=1, description="every n-th frame of each held-out camera; moving cameras: every n-th image"
+        default=10, ge=1, description="every n-th frame of each held-out camera; moving cameras: every n-th image"
     )
-    chunk: int = Field(32768, ge=1, description="rays rendered at once")
+    chunk: int = Field(default=32768, ge=1, description="rays rendered at once")
 
 
 class Config(Section):
@@ -255,20 +262,25 @@ def _apply(values: dict[str, Any], setting: str) -> None:
         value = tomllib.loads(f"value = {text.strip()}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()  # a bare word is a string
+    if isinstance(value, float) and not math.isfinite(value):
+        value = text.strip()  # no number here is infinite, but rays.contraction may be "inf"
     node: Any = values
     model: Any = Config
     for depth, part in enumerate(path):
+        where = ".".join(path[:depth]) or "the top level"
+        part_key: Any
         if isinstance(model, tuple):  # a list of sections, addressed by number
-            if not part.isdigit() or int(part) > len(node):
-                raise ConfigError(f"--set {key}: '{part}' is not a position in {'.'.join(path[:depth])}; use 0 or 1")
+            if not isinstance(node, list) or not part.isdigit() or int(part) > len(node):
+                raise ConfigError(f"--set {key}: '{part}' is not a position in {where}; use 0 or 1")
             if int(part) == len(node):
                 node.append({})
             part_key, model = int(part), model[0]
         else:
             fields = getattr(model, "model_fields", {})
             if part not in fields:
-                where = ".".join(path[:depth]) or "the top level"
                 raise ConfigError(f"--set {key}: unknown setting '{part}' in {where}{_nearest(part, list(fields))}")
+            if not isinstance(node, dict):
+                raise ConfigError(f"--set {key}: {where} is {node!r}, not a section; set its keys one by one")
             part_key = part
             model = (ProposalConfig,) if part == "proposals" else fields[part].annotation
         if depth == len(path) - 1:
@@ -296,8 +308,6 @@ def _explain(error: ValidationError, origin: str) -> str:
             model = ProposalConfig if part.isdigit() else fields[part].annotation if part in fields else model
         return f"{origin}: unknown setting '{name}'{_nearest(path[-1], list(getattr(model, 'model_fields', {})))}"
     message = problem["msg"].removeprefix("Value error, ")
-    return (
-        f"{origin}: {name} = {problem['input']!r}: {message}"
-        if problem["type"] != "value_error"
-        else f"{origin}: {message}"
-    )
+    # a rule between several settings of a section: its whole input would not fit into a line
+    value = "" if problem["type"] == "value_error" else f" = {problem['input']!r}"
+    return f"{origin}: {name}{value}: {message}"

@@ -18,21 +18,20 @@ def replacing(path: Path) -> Iterator[Path]:
     It keeps the suffix, by which codecs are chosen, and lies in the same folder, so that the last step is a rename.
 
     Raises:
-        RunError: the path is a folder, or nothing can be written beside it.
+        RunError: the path is a folder, or the system refuses a write.
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         if path.is_dir():
             raise RunError(f"{path}: is a folder; give the name of a file")
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-    except OSError as error:
-        raise unwritable(path, error) from error
-    try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
 
 
 @contextmanager
@@ -58,10 +57,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Replace a text file in one step."""
     with replacing(path) as temporary:
-        try:
-            temporary.write_text(text)
-        except OSError as error:
-            raise unwritable(path, error) from error
+        temporary.write_text(text)
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -69,9 +65,10 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     write_text(path, json.dumps(values, indent=1) + "\n")
 
 
-def unwritable(path: Path, error: OSError) -> RunError:
+def unwritable(path: Path, error: Exception) -> RunError:
     """What to say when the system refuses a write."""
-    return RunError(f"{path}: cannot be written ({error.strerror or error}); free the disk or choose another path")
+    reason = getattr(error, "strerror", None) or error
+    return RunError(f"{path}: cannot be written ({reason}); free the disk or choose another path")
 
 
 def _flush(path: Path) -> None:

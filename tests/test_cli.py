@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import imageio.v3 as iio
+import numpy as np
 import pytest
 import torch
 
 import msth_taichi
 from msth_taichi.cli import main
+from tests.scene import data_sets
 
 TINY = [
     "--set=training.rays_per_step=64",
@@ -41,16 +44,20 @@ def refused(msth):
 
     def run(*arguments: object) -> str:
         status, _, error = msth(*arguments)
-        lines = [line for line in error.splitlines() if not line.startswith("frames:")]
         assert status == 2, error
-        assert len(lines) == 1 and lines[0].startswith("error: "), error
-        return lines[0]
+        assert len(error.splitlines()) == 1 and error.startswith("error: "), error
+        return error
 
     return run
 
 
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """All files with what they hold, and all folders."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
 @pytest.mark.parametrize(
@@ -129,10 +136,14 @@ def test_output_is_the_result_alone():
         ([*TRAIN, "--preset=demo", "--arch=gpu"], "--arch gpu"),
         ([*TRAIN, "--resume"], "no checkpoint"),
         ([*TRAIN, "--resume", "--preset=demo"], "--resume takes its settings from"),
+        ([*TRAIN, "--resume", "--overwrite"], "give one of them"),
+        (["train", "demo", "--preset=demo", "--output", "x" * 300], "File name too long; check the path"),
         (["train", "nowhere", "--output", "RUN", "--preset=demo"], "nowhere: no such data set"),
         (["info", "nowhere"], "nowhere: no such data set"),
         (["eval", "RUN"], "RUN: not a run folder"),
         (["render", "RUN", "--output", "out.mp4"], "RUN: not a run folder"),
+        (["info", "synthetic:framse=3"], "did you mean 'frames'?"),
+        (["info", "synthetic:frames=0"], "frames"),
     ],
     ids=lambda value: " ".join(value)[:50] if isinstance(value, list) else "",
 )
@@ -140,6 +151,73 @@ def test_bad_requests_get_one_line_and_write_nothing(arguments, says, refused, t
     monkeypatch.chdir(tmp_path)
     assert says in refused(*arguments)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("verb", [["eval"], ["render", "--output=out.mp4"], ["info"]], ids=lambda verb: verb[0])
+@pytest.mark.parametrize("kind", ["file", "empty folder", "data set"])
+def test_what_is_no_run_is_refused(verb, kind, refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = Path("thing")
+    if kind == "file":
+        run.touch()
+    else:
+        run.mkdir()
+    if kind == "data set" and verb != ["info"]:
+        data_sets.dnerf(run)
+    before = tree(tmp_path)
+    assert refused(*verb, run).startswith("error: thing: ")
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("output", "options", "says"),
+    [
+        ("file", [], "--overwrite"),
+        ("file", ["--overwrite"], "not a run folder"),
+        ("file/run", [], "not a folder"),
+        ("folder", [], "--overwrite"),
+        ("folder", ["--overwrite"], "not a run folder"),
+    ],
+)
+def test_what_is_no_run_is_not_replaced(output, options, says, refused, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_text("mine")
+    before = tree(tmp_path)
+    assert says in refused("train", "demo", "--preset=demo", "--output", tmp_path / output, *options)
+    assert tree(tmp_path) == before
+
+
+NOISE = np.random.default_rng(0).integers(0, 255, (data_sets.HEIGHT, data_sets.WIDTH, 4), np.uint8)
+
+
+@pytest.mark.parametrize("name", ["train/r_001.png", "test/r_001.png", "val/r_000.png"])
+@pytest.mark.parametrize("existing", [False, True], ids=["new", "overwrite"])
+def test_a_truncated_image_is_found_before_training(name, existing, refused, tiny_run_copy, tmp_path):
+    """The header is whole, so only decoding tells; noise, so that half of the file is not all of the picture."""
+    data = data_sets.dnerf(tmp_path / "data")
+    iio.imwrite(data / name, NOISE)
+    cut(data / name)
+    run = tiny_run_copy if existing else tmp_path / "run"
+    before = tree(tmp_path)
+    line = refused("train", data, "--preset=dnerf", "--output", run, *TINY, *(["--overwrite"] if existing else []))
+    assert str(data / name) in line and "restore" in line
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("camera", ["cam00", "cam02"], ids=["held out", "training"])
+def test_a_frame_that_cannot_be_decoded_is_found_before_training(camera, refused, tmp_path):
+    data = data_sets.multiview(tmp_path / "data")
+    file = data / "videos" / f"{camera}.mp4"
+    data_sets.encode(file, [np.roll(NOISE[..., :3], frame) for frame in range(data_sets.FRAMES)])
+    values = bytearray(file.read_bytes())
+    middle = len(values) // 2
+    values[middle : middle + 1000] = bytes(1000)
+    file.write_bytes(values)
+    before = tree(tmp_path)
+    line = refused("train", data, "--preset=multiview", "--output", tmp_path / "run", *TINY)
+    assert str(file) in line and "restore" in line
+    assert tree(tmp_path) == before
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -205,7 +283,12 @@ def test_an_interrupted_training_says_how_to_continue(msth, tiny_run, monkeypatc
         (["--outputs", "rgb,dept"], "dept"),
         (["--format", "gif"], "gif"),
         (["--path", "helix"], "helix"),
-        (["--scale", "0"], "--scale"),
+        (["--scale", "0"], "--scale 0: out of range"),
+        (["--scale", "-1"], "--scale -1: out of range"),
+        (["--scale", "nan"], "--scale nan: out of range"),
+        (["--scale", "1e6"], "at most 683"),
+        (["--frames", "0"], "--frames"),
+        (["--outputs", ""], "choose from rgb"),
         (["--step", "12345"], "12345"),
     ],
 )
@@ -221,19 +304,93 @@ def test_an_existing_render_stays_as_it_was(refused, tiny_run_copy, tmp_path):
     assert (tmp_path / "out.mp4").read_bytes() == b"mine"
 
 
-def test_a_truncated_checkpoint_is_named(refused, tiny_run_copy, tmp_path):
-    model = max(tiny_run_copy.glob("checkpoints/*/model.safetensors"))
-    model.write_bytes(model.read_bytes()[:-100])
-    assert "model.safetensors" in refused("render", tiny_run_copy, "--output", tmp_path / "out.mp4")
+DATA = "synthetic:cameras=3,test_cameras=1,frames=4,width=24,height=18"  # of the fixture tiny_scene
+VERBS = {
+    "eval": ["eval", "RUN"],
+    "render": ["render", "RUN", "--output=out.mp4", "--frames=1"],
+    "info": ["info", "RUN"],
+    "resume": ["train", DATA, "--resume", "--output=RUN", "--steps=12"],
+}
 
 
-def test_a_checkpoint_of_another_model_is_named(refused, tiny_run_copy, tmp_path):
-    config = tiny_run_copy / "config.toml"
+@pytest.fixture
+def run_in_reach(tiny_run_copy, monkeypatch) -> Path:
+    """A run folder to spoil, called RUN in the current folder."""
+    monkeypatch.chdir(tiny_run_copy.parent)
+    return tiny_run_copy.rename("RUN")
+
+
+@pytest.mark.parametrize(
+    ("verb", "name"),
+    [
+        *((verb, name) for verb in VERBS for name in ("model.safetensors", "state.json")),
+        ("resume", "optimizer.safetensors"),
+    ],
+)
+def test_a_truncated_checkpoint_is_named(verb, name, refused, run_in_reach):
+    cut(max(run_in_reach.glob("checkpoints/step-*")) / name)
+    before = tree(Path())
+    line = refused(*VERBS[verb])
+    assert name in line and "to use an older checkpoint" in line
+    assert tree(Path()) == before
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_checkpoint_of_another_model_is_named(verb, refused, run_in_reach):
+    config = run_in_reach / "config.toml"
     text = config.read_text()
     changed = text.replace("log2_static = 8", "log2_static = 9", 1)
     assert changed != text
     config.write_text(changed)
-    assert "model.safetensors" in refused("render", tiny_run_copy, "--output", tmp_path / "out.mp4")
+    before = tree(Path())
+    line = refused(*VERBS[verb])
+    assert "model.safetensors: of another model size" in line and "config.toml" in line
+    assert tree(Path()) == before
+
+
+@pytest.mark.parametrize("verb", ["eval", "render", "info"])
+@pytest.mark.parametrize(
+    "spoil", [cut, Path.unlink, lambda file: file.write_bytes(b"\xff")], ids=["cut", "gone", "binary"]
+)
+@pytest.mark.parametrize("name", ["config.toml", "scene.json"])
+def test_a_damaged_run_is_named(verb, spoil, name, refused, run_in_reach):
+    spoil(run_in_reach / name)
+    before = tree(Path())
+    assert "RUN" in refused(*VERBS[verb])
+    assert tree(Path()) == before
+
+
+@pytest.mark.parametrize(
+    ("data", "steps", "says"),
+    [
+        (DATA, 4, "RUN is at step 10; give --steps more"),
+        (DATA.replace("frames=4", "frames=3"), 12, "its cameras are not those of RUN"),
+        (DATA.replace("width=24", "width=48"), 12, "its cameras are not those of RUN"),
+        ("nowhere", 12, "nowhere: no such data set"),
+    ],
+)
+def test_a_bad_resume_leaves_the_run_as_it_was(data, steps, says, refused, run_in_reach):
+    before = tree(Path())
+    assert says in refused("train", data, "--resume", "--output=RUN", "--steps", steps)
+    assert tree(Path()) == before
+
+
+def test_a_gpu_out_of_memory_is_told_in_one_line(refused, monkeypatch):
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+    monkeypatch.setattr("msth_taichi.evaluation.report.info_lines", fail)
+    assert "lower training.rays_per_step" in refused("info", "demo")
+
+
+def test_a_fault_of_the_program_is_not_hidden(monkeypatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr("msth_taichi.evaluation.report.info_lines", fail)
+    monkeypatch.setattr(sys, "argv", ["msth", "info", "demo"])
+    with pytest.raises(RuntimeError, match="a fault"):
+        main()
 
 
 def test_a_moved_data_set_is_named(refused, msth, tiny_run_copy, tmp_path):

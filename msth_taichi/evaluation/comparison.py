@@ -50,7 +50,7 @@ def comparison_panels(
     panels = {"ground truth": as_array(target), "render": as_array(rgb)}
     if error:
         panels["error x 4"] = as_array((rgb - target).abs() * 4)
-    return panels | {"mask": as_array(image["mask"]), "depth": depth_picture(image["depth"], limits)}
+    return panels | {"mask": as_array(image["mask"]), "depth": depth_picture(image, limits)}
 
 
 def write_comparison(run: Run, scene: Scene, output: Path, progress: bool = True) -> Path:
@@ -70,10 +70,10 @@ def write_comparison(run: Run, scene: Scene, output: Path, progress: bool = True
 
     def frames() -> Iterator[np.ndarray]:
         limits = None
-        bar = tqdm(images.read(), total=len(images), desc="comparison", disable=not progress, leave=False)
+        bar = tqdm(images.read(), total=len(images), desc="comparison", disable=None if progress else True, leave=False)
         for row, frame in enumerate(bar):
             image = render_image(run.model, scene.cameras, int(images.camera[row]), float(images.time[row]))
-            limits = limits or depth_range(image["depth"])
+            limits = limits or depth_range(image)
             target = target_image(frame, run.config.rays.background).to(image["rgb"])
             panels = comparison_panels(image, target, limits)
             factor = max(1, _PANEL_HEIGHT // scene.cameras.height)

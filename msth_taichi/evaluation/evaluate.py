@@ -78,7 +78,7 @@ def evaluate(
         total=len(chosen),
         desc=f"eval {split}",
         unit="image",
-        disable=not progress,
+        disable=None if progress else True,
         leave=False,
     )
     for row, frame in enumerate(bar):
@@ -96,7 +96,7 @@ def evaluate(
             }
         )
         if name not in pictures and len(pictures) < MOSAICS:
-            pictures[name] = mosaic(comparison_panels(output, target, depth_range(output["depth"]), error=True))
+            pictures[name] = mosaic(comparison_panels(output, target, depth_range(output), error=True))
         if chosen.has_truth:
             surfaces.append(_surface_mask(run, scene.cameras, chosen, row))
 
@@ -138,12 +138,23 @@ def scene_of(run: Run, data: Path | None = None) -> Scene:
         raise DataError(f"{where}: the data set of {run.path} is not there; say where it is with --data PATH")
     assert where is not None
     scene = load_scene(where, run.config.data)
-    same = scene.cameras.names == saved.cameras.names and torch.allclose(
-        scene.cameras.camera_to_world, saved.cameras.camera_to_world, atol=1e-4
-    )
-    if not same:
-        raise DataError(f"{where}: its cameras are not those of {run.path}; give the data set the run was trained on")
+    require_same_cameras(scene, saved, run.path)
     return scene
+
+
+def require_same_cameras(scene: Scene, saved: Scene, run: Path) -> None:
+    """Make sure that a data set is the one that the scene.json of a run describes.
+
+    Raises:
+        DataError: its cameras, their image size or the number of times differ.
+    """
+    new, old = scene.cameras, saved.cameras
+    if (new.names, new.width, new.height, scene.num_frames) != (old.names, old.width, old.height, saved.num_frames) or (
+        not torch.allclose(new.camera_to_world, old.camera_to_world, atol=1e-4)
+    ):
+        raise DataError(
+            f"{scene.path or scene.name}: its cameras are not those of {run}; give the data set the run was trained on"
+        )
 
 
 def _surface_mask(run: Run, cameras: Cameras, images: Images, row: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,7 +6,7 @@ methods do in quality, so each convention has its own name here:
     psnr          10 log10(1 / MSE), the mean of it over images
     psnr_pooled   the same of the MSE over all images: below the mean, and ruled by the worst image
     ssim          data range 1, 11x11 Gaussian window of sigma 1.5
-    ssim2         data range 2: not what SSIM means for such images, but seen behind published D-SSIM figures
+    ssim2         data range 2: not what SSIM means for such images; some published D-SSIM figures follow it
     ms_ssim       five scales, data range 1
     d_ssim        (1 - ssim) / 2         d_ssim2  (1 - ssim2) / 2        d_ms_ssim  (1 - ms_ssim) / 2
 """

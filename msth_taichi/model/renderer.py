@@ -77,7 +77,7 @@ class RadianceField(nn.Module):
     Example:
         >>> model = RadianceField(load_preset("demo"), box=1.0)
         >>> model.render_image(scene.cameras, 0, time=0.5)["rgb"].shape
-        torch.Size([72, 96, 3])
+        torch.Size([96, 128, 3])
     """
 
     def __init__(self, config: Config, box: float):

@@ -3,6 +3,8 @@
 Letters: H, W image size.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 
@@ -12,18 +14,28 @@ DepthRange = tuple[float, float]
 """Farthest and nearest inverse depth of a picture's colours."""
 
 
-def depth_range(depth: torch.Tensor) -> DepthRange:
-    """The inverse depths between which a picture's colours run: the 1st and 99th percentile of an image.
+def depth_range(image: Mapping[str, torch.Tensor]) -> DepthRange:
+    """The inverse depths between which a picture's colours run: the 1st and 99th percentile of what rays meet.
 
     Take it from the first frame of a video and keep it, or the colours flicker.
+
+    Args:
+        image: from `render_image`.
     """
-    far, near = np.percentile(_inverse(depth), [1, 99])
+    inverse = _inverse(image)
+    solid = inverse[np.isfinite(inverse)]
+    far, near = np.percentile(solid, [1, 99]) if solid.size else (0.0, 1.0)
     return float(far), float(near)
 
 
-def depth_picture(depth: torch.Tensor, limits: DepthRange) -> np.ndarray:
-    """(H, W, 3) uint8 of (H, W) depths: red is near, blue is far, even steps are even in inverse depth."""
-    return colorize(_inverse(depth), *limits)
+def depth_picture(image: Mapping[str, torch.Tensor], limits: DepthRange) -> np.ndarray:
+    """(H, W, 3) uint8 of depths: red is near, blue is far, black is nothing; even steps are even in inverse depth.
+
+    Args:
+        image: from `render_image`.
+        limits: from `depth_range`.
+    """
+    return colorize(_inverse(image), *limits)
 
 
 def as_array(image: torch.Tensor) -> np.ndarray:
@@ -31,5 +43,7 @@ def as_array(image: torch.Tensor) -> np.ndarray:
     return image.float().cpu().numpy()
 
 
-def _inverse(depth: torch.Tensor) -> np.ndarray:
-    return 1.0 / as_array(depth).clip(1e-6, None)
+def _inverse(image: Mapping[str, torch.Tensor]) -> np.ndarray:
+    """(H, W) inverse depth; NaN where less than half of a ray is absorbed, and its median depth means nothing."""
+    solid = as_array(image["accumulation"]) >= 0.5
+    return np.where(solid, 1.0 / as_array(image["depth"]).clip(1e-6, None), np.nan)

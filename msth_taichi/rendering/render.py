@@ -46,7 +46,7 @@ def render_path(
 ) -> list[Path]:
     """Render every view of a path and write one video, or one folder of images, per output.
 
-    Depth is drawn by inverse depth, near red and far blue, between the limits of the first frame.
+    Depth is drawn by inverse depth, near red, far blue and nothing black, between the limits of the first frame.
 
     Args:
         run: a trained run; its data set is not needed.
@@ -67,10 +67,9 @@ def render_path(
         [PosixPath('spiral-rgb.mp4'), PosixPath('spiral-depth.mp4')]
     """
     cameras = path.cameras
-    if not 0 < scale * max(cameras.width, cameras.height) <= _LARGEST:
-        raise RunError(
-            f"--scale {scale:g}: images of {cameras.width} x {cameras.height} cannot be scaled so; use 0.5, 1"
-        )
+    largest = _LARGEST / max(cameras.width, cameras.height)
+    if not 0 < scale <= largest:
+        raise RunError(f"--scale {scale:g}: out of range; use a number above 0 and at most {largest:.3g}, such as 0.5")
     files = output_files(output, outputs, format, overwrite)
     cameras = cameras.scaled(scale)
     modes: set[Mode] = {OUTPUTS[name][0] for name in files}
@@ -78,13 +77,14 @@ def render_path(
     with ExitStack() as stack:
         writers = {name: stack.enter_context(_running(_writer(file, format, path.fps))) for name, file in files.items()}
         views = zip(path.camera.tolist(), path.time.tolist(), strict=True)
-        for camera, time in tqdm(views, total=len(path), desc="render", unit="frame", disable=not progress):
+        bar = tqdm(views, total=len(path), desc="render", unit="frame", disable=None if progress else True)
+        for camera, time in bar:
             images = {mode: render_image(run.model, cameras, camera, time, mode=mode) for mode in modes}
             for name, put in writers.items():
                 mode, key = OUTPUTS[name]
                 if name == "depth":
-                    limits = limits or depth_range(images[mode][key])
-                    put(depth_picture(images[mode][key], limits))
+                    limits = limits or depth_range(images[mode])
+                    put(depth_picture(images[mode], limits))
                 else:
                     put(as_array(images[mode][key]))
     return list(files.values())

@@ -5,7 +5,6 @@ A picture is a numpy array, (H, W, 3) or grey (H, W), uint8 or float in [0, 1].
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from msth_taichi.errors import RunError
+from msth_taichi.files import replacing, unwritable
 
 # Turbo as polynomials in x, constant term first, a row for each of red, green, blue.
 # Mikhailov 2019, "Turbo, An Improved Rainbow Colormap for Visualization", Google AI blog; the fit is by Du
@@ -79,15 +79,16 @@ def write_images(folder: Path, frames: Iterable[np.ndarray]) -> int:
     """
     new: list[Path] = []
     try:
-        with _naming(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            for picture in _same_size(frames, folder):
-                new.append(folder / f".frame_{len(new):05d}.{os.getpid()}.png")
-                iio.imwrite(new[-1], picture)
-            for old in folder.glob("frame_*.png"):
-                old.unlink()
-            for index, path in enumerate(new):
-                path.replace(folder / f"frame_{index:05d}.png")
+        folder.mkdir(parents=True, exist_ok=True)
+        for picture in _same_size(frames, folder):
+            new.append(folder / f".frame_{len(new):05d}.{os.getpid()}.png")
+            iio.imwrite(new[-1], picture)
+        for old in folder.glob("frame_*.png"):
+            old.unlink()
+        for index, path in enumerate(new):
+            path.replace(folder / f"frame_{index:05d}.png")
+    except OSError as error:
+        raise unwritable(folder, error) from error
     finally:
         for path in new:
             path.unlink(missing_ok=True)
@@ -155,38 +156,6 @@ def mosaic(images: Mapping[str, np.ndarray]) -> np.ndarray:
         [np.concatenate([_caption(name, panel.shape[1], size), panel]) for name, panel in panels.items()],
         axis=1,
     )
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that becomes `path` if the block succeeds, and vanishes if it does not.
-
-    It keeps the suffix, by which codecs are chosen, and the folder, so that the last step is a rename.
-
-    Raises:
-        RunError: the path is a folder, or nothing can be written beside it.
-    """
-    if path.is_dir():
-        raise RunError(f"{path}: is a folder; give the name of a file")
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        with _naming(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            temporary.replace(path)
-    finally:
-        if temporary.parent.is_dir():
-            temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(
-            f"{path}: cannot be written ({error.strerror or error}); free the disk or choose another path"
-        ) from error
 
 
 def _same_size(frames: Iterable[np.ndarray], path: Path) -> Iterator[np.ndarray]:

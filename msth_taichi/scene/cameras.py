@@ -26,7 +26,7 @@ class Cameras:
 
     Example:
         >>> load_scene("synthetic").cameras.select([0]).scaled(0.5).width
-        48
+        64
     """
 
     camera_to_world: torch.Tensor

@@ -30,7 +30,7 @@ class FrameStore:
         >>> scene, cpu = load_scene("synthetic"), torch.device("cpu")
         >>> store = FrameStore.from_images(scene.images("test"), scene.cameras, cpu, gpu_memory=1.0)
         >>> store.image(0).shape
-        torch.Size([72, 96, 3])
+        torch.Size([96, 128, 3])
     """
 
     def __init__(self, frames: torch.Tensor, device: torch.device):
@@ -68,7 +68,7 @@ class FrameStore:
             )
         shape = (len(images), cameras.height, cameras.width, images.channels)
         frames = torch.empty(shape, dtype=torch.uint8, device=home)
-        bar = tqdm(images.read(), "frames", len(images), leave=False, unit="frame", disable=not progress)
+        bar = tqdm(images.read(), "frames", len(images), leave=False, unit="frame", disable=None if progress else True)
         for k, frame in enumerate(bar):
             frames[k].copy_(torch.from_numpy(frame))
         return FrameStore(frames, device)

@@ -190,7 +190,7 @@ def describe(scene: Scene) -> dict[str, Any]:
     """Everything about a scene but its frames, as plain values that `scene_from_description` reads."""
     return {
         "name": scene.name,
-        "path": None if scene.path is None else str(scene.path),
+        "path": None if scene.path is None else str(scene.path.resolve()),
         "format": scene.format,
         "num_frames": scene.num_frames,
         "fps": scene.fps,
@@ -217,6 +217,9 @@ def scene_from_description(values: dict[str, Any]) -> Scene:
         DataError: the description is incomplete or not of the right shape.
     """
     try:
+        count = len(values["cameras"]["names"])
+        if any(not 0 <= camera < count for table in values["splits"].values() for camera in table["camera"]):
+            raise ValueError("an image of a camera that is not there")
         return Scene(
             name=values["name"],
             path=None if values["path"] is None else Path(values["path"]),

@@ -185,7 +185,11 @@ def _sized(path: Path, array: np.ndarray, width: int, height: int) -> np.ndarray
 
 
 def _require(path: Path) -> None:
-    if not path.is_file():
+    try:
+        found = path.is_file()
+    except OSError as error:  # a name too long, a folder that may not be entered
+        raise DataError(f"{path}: cannot be opened ({error.strerror}); correct its name or its permissions") from error
+    if not found:
         raise DataError(f"{path}: missing; restore the file or remove its entry from the json")
 
 

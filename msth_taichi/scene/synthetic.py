@@ -43,8 +43,8 @@ def synthetic_scene(
     cameras: int = 8,
     test_cameras: int = 2,
     frames: int = 12,
-    width: int = 96,
-    height: int = 72,
+    width: int = 128,
+    height: int = 96,
     config: DataConfig | None = None,
 ) -> Scene:
     """A static room with texture; a ball hops around and a crate slides and turns, one loop in T frames.
@@ -65,7 +65,7 @@ def synthetic_scene(
     Example:
         >>> images = synthetic_scene(frames=2).images("test")
         >>> images.depth(0).shape, bool(images.moving(0).any())
-        ((72, 96), True)
+        ((96, 128), True)
     """
     config = config or Config().data
     given = (cameras, test_cameras, frames, width, height)

@@ -9,7 +9,6 @@ import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from msth_taichi.errors import RunError
-from msth_taichi.files import new_folder, write_json
+from msth_taichi.files import new_folder, unwritable, write_json
 
 KEPT = 2
 
@@ -62,23 +61,33 @@ def checkpoint_path(run: Path, step: int | None = None) -> Path:
 def save_checkpoint(
     run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator, state: State
 ) -> Path:
-    """Write a checkpoint and drop all but the newest two."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    """Write a checkpoint and drop all but the newest two.
+
+    Raises:
+        RunError: the system refuses a write; earlier checkpoints stay.
+    """
+    parameters = dict(model.named_parameters())
     moments = {
-        f"{key}/{names[parameter]}": values[key].detach().cpu()
-        for parameter, values in optimizer.state.items()
+        f"{key}/{name}": optimizer.state[parameter][key].detach().cpu()
+        for name, parameter in parameters.items()
+        if parameter in optimizer.state
         for key in _MOMENTS
     }
     folder = _folder(run, state.step)
-    with new_folder(folder) as temporary:
-        save_file(
-            {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()},
-            temporary / "model.safetensors",
-        )
-        save_file({**moments, "generator": generator.get_state().cpu()}, temporary / "optimizer.safetensors")
-        write_json(temporary / "state.json", asdict(state))
-    for step in checkpoint_steps(run)[:-KEPT]:
-        shutil.rmtree(_folder(run, step))
+    try:
+        with new_folder(folder) as temporary:
+            save_file(
+                {name: p.detach().cpu().contiguous() for name, p in parameters.items()},
+                temporary / "model.safetensors",
+            )
+            save_file({**moments, "generator": generator.get_state().cpu()}, temporary / "optimizer.safetensors")
+            write_json(temporary / "state.json", asdict(state))
+    except SafetensorError as error:  # not an OSError, whatever the system said
+        raise unwritable(folder, error) from error
+    for old in checkpoint_steps(run)[:-KEPT]:
+        shutil.rmtree(_folder(run, old))
+    for unfinished in folder.parent.glob(".step-*"):  # of a process that was killed while it saved
+        shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 
@@ -116,29 +125,31 @@ def load_training(
     load_model(folder, model)
     path = folder / "optimizer.safetensors"
     tensors = _load(path)
-    values = read_state(folder)
+    state = read_state(folder)
     try:
         for name, parameter in model.named_parameters():
             if f"step/{name}" in tensors:  # a parameter that never had a gradient has no moments
                 moments = {key: tensors[f"{key}/{name}"] for key in _MOMENTS}
-                device = dict.fromkeys(_MOMENTS, parameter.device)
-                if not optimizer.defaults.get("fused"):
-                    device["step"] = torch.device("cpu")
-                optimizer.state[parameter] = {key: t.to(device[key]) for key, t in moments.items()}
+                # the fused Adam keeps even the step count beside the parameter
+                optimizer.state[parameter] = {key: t.to(parameter.device) for key, t in moments.items()}
         generator.set_state(tensors["generator"])
-        return State(**values)
     except (KeyError, TypeError, RuntimeError) as error:
         raise RunError(
             f"{path}: does not belong to this run or device ({error}); delete {folder} to use an older checkpoint"
         ) from error
+    return state
 
 
-def read_state(folder: Path) -> dict[str, Any]:
-    """A checkpoint's state.json."""
+def read_state(folder: Path) -> State:
+    """A checkpoint's state.json.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
     path = folder / "state.json"
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        return State(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
         raise _damaged(path, error) from error
 
 

@@ -57,6 +57,20 @@ def write_run(path: Path, config: Config, scene: Scene) -> None:
     write_json(path / "scene.json", describe(scene))
 
 
+def require_free(path: Path, overwrite: bool) -> None:
+    """Make sure that a new run may be written to `path`.
+
+    Raises:
+        RunError: there is a run and `overwrite` is not set, or anything else, which is never overwritten.
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not overwrite:
+        raise RunError(f"{path}: already exists; pass --overwrite to replace it or choose another --output")
+    if not (path / "config.toml").is_file():
+        raise RunError(f"{path}: not a run folder, so it is not overwritten; choose another --output")
+
+
 def load_run(path: str | Path, step: int | None = None, arch: str = "auto") -> Run:
     """Open a run folder.
 
@@ -80,7 +94,7 @@ def load_run(path: str | Path, step: int | None = None, arch: str = "auto") -> R
     load_model(folder, model)
     model.to(device).requires_grad_(False).eval()
     model.compute = compute_dtype(config, device)
-    return Run(path, config, scene, model, read_state(folder)["step"])
+    return Run(path, config, scene, model, read_state(folder).step)
 
 
 def read_scene(path: Path) -> Scene:

@@ -1,16 +1,17 @@
 """From what a user asks for to a training that runs: what can be wrong is found before the first step."""
 
+import os
 from pathlib import Path
 
-import msth_taichi
-from msth_taichi.config import dump_config, load_config, load_preset, preset_names
+from tqdm import tqdm
+
+from msth_taichi.config import load_config, load_preset, preset_names
 from msth_taichi.errors import ConfigError, RunError
-from msth_taichi.evaluation.evaluate import evaluate
-from msth_taichi.files import write_text
+from msth_taichi.evaluation.evaluate import evaluate, require_same_cameras
 from msth_taichi.kernels import runtime
-from msth_taichi.scene.scene import load_scene
-from msth_taichi.training.checkpoint import checkpoint_path
-from msth_taichi.training.run import Run
+from msth_taichi.scene.scene import Scene, load_scene
+from msth_taichi.training.checkpoint import checkpoint_path, checkpoint_steps
+from msth_taichi.training.run import Run, read_scene, require_free
 from msth_taichi.training.trainer import train
 
 
@@ -42,18 +43,26 @@ def start_training(
             raise ConfigError(
                 f"--resume takes its settings from {output}/config.toml; beside it only --steps may be given"
             )
+        if overwrite:
+            raise ConfigError("--resume continues what is at --output and --overwrite replaces it; give one of them")
         checkpoint_path(output)
         config = load_config(output / "config.toml", overrides)
+        if config.training.steps < (reached := checkpoint_steps(output)[-1]):
+            raise ConfigError(
+                f"training.steps={config.training.steps}: {output} is at step {reached}; give --steps more"
+            )
     else:
         require_free(output, overwrite)
+        _require_writable(output)
         if preset is None:
             raise ConfigError(f"--preset is missing; choose one of {', '.join(preset_names())}")
         config = load_preset(preset, overrides)
     # before the data: the built-in scene is made by kernels and would start Taichi on a device of its choice
     runtime.init(arch, threads=config.training.threads)  # type: ignore[arg-type] init checks the name
     scene = load_scene(data, config.data)
-    if resume and steps is not None:  # or a later --resume would stop where the first run did
-        write_text(output / "config.toml", dump_config(config, msth_taichi.__version__))
+    if resume:
+        require_same_cameras(scene, read_scene(output), output)
+    _check_held_out(scene)
 
     def compare(run: Run) -> None:
         evaluate(run, scene)
@@ -61,9 +70,18 @@ def start_training(
     return train(scene, config, output, arch=arch, resume=resume, overwrite=overwrite, on_evaluation=compare)
 
 
-def require_free(output: Path, overwrite: bool) -> None:
-    """Raise RunError if a run would replace what is at `output` without being told to."""
-    if output.is_dir() and not any(output.iterdir()):
+def _require_writable(output: Path) -> None:
+    """Raise RunError if the folder that `output` will be in is none, or is closed to us."""
+    parent = next(folder for folder in output.absolute().parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise RunError(f"{output}: {parent} is not a folder that can be written to; choose another --output")
+
+
+def _check_held_out(scene: Scene) -> None:
+    """Decode the frames that training does not read: a damaged one is better found now than by the evaluation."""
+    if scene.path is None:
         return
-    if output.exists() and not overwrite:
-        raise RunError(f"{output}: already exists; pass --overwrite to replace it or choose another --output")
+    for split, images in scene.splits.items():
+        if split != "train":
+            for _ in tqdm(images.read(), f"checking {split}", len(images), leave=False, unit="frame", disable=None):
+                pass

@@ -15,22 +15,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from tqdm import tqdm
 
 from msth_taichi.config import Config
-from msth_taichi.errors import ConfigError, DivergenceError, RunError
-from msth_taichi.files import unwritable
+from msth_taichi.errors import ConfigError, DivergenceError
+from msth_taichi.files import unwritable, write_text
 from msth_taichi.kernels import runtime
 from msth_taichi.model.losses import losses
 from msth_taichi.model.renderer import RadianceField, anneal_exponent
 from msth_taichi.sampling import make_sampler
 from msth_taichi.scene.frames import FrameStore
 from msth_taichi.scene.scene import Scene
-from msth_taichi.training.checkpoint import State, checkpoint_path, load_training, save_checkpoint
-from msth_taichi.training.run import Run, compute_dtype, write_run
+from msth_taichi.training.checkpoint import State, checkpoint_path, checkpoint_steps, load_training, save_checkpoint
+from msth_taichi.training.run import Run, compute_dtype, require_free, write_run
 from msth_taichi.training.schedules import learning_rate, proposals_are_due
 
 ADAM_EPSILON = 1e-15
@@ -75,14 +75,17 @@ def train(
     """
     path = Path(output)
     device = runtime.init(arch, threads=config.training.threads)  # type: ignore[arg-type]
-    _check_fit(scene, config, path, resume, overwrite)
+    if resume:
+        checkpoint_path(path)
+    else:
+        require_free(path, overwrite)
+    _check_transparency(scene, config)
     trainer = Trainer(scene, config, path, device, progress)
     if resume:
         trainer.restore()
-    else:
-        if path.exists():
-            shutil.rmtree(path)
-        write_run(path, config, scene)
+    elif path.exists():
+        shutil.rmtree(path)
+    write_run(path, config, scene)  # on resuming too: training.steps and the place of the data may be new
     trainer.run(on_evaluation)
     return trainer.as_run()
 
@@ -139,7 +142,8 @@ class Trainer:
     def run(self, on_evaluation: Callable[[Run], None] | None = None) -> None:
         """Train to the last step, or until a signal asks to stop."""
         settings = self.config.training
-        clock, logged = time.perf_counter(), self.state.step
+        logged = saved = self.state.step
+        clock = time.perf_counter()
         bar = tqdm(
             total=settings.steps,
             initial=self.state.step,
@@ -152,7 +156,7 @@ class Trainer:
                 terms = self.step()
                 step = self.state.step
                 bar.update()
-                last = step == settings.steps or stopping.is_set()
+                last = step == settings.steps
                 if step % settings.log_every == 0 or last:
                     now = time.perf_counter()
                     rate = (step - logged) * settings.rays_per_step / (now - clock)
@@ -160,9 +164,13 @@ class Trainer:
                     clock, logged = now, step
                 if step % settings.checkpoint_every == 0 or last:
                     self._save()
+                    saved = step
                 if on_evaluation and settings.eval_every and step % settings.eval_every == 0:
                     on_evaluation(self.as_run())
                     self.model.requires_grad_(True).train()
+                    clock, logged = time.perf_counter(), step  # evaluation is not training speed
+            if saved < self.state.step:  # a signal can come at any line above
+                self._save()
 
     def step(self) -> dict[str, torch.Tensor]:
         """One step of optimisation; returns the loss terms, still on the device."""
@@ -230,17 +238,23 @@ class Trainer:
 
     def _save(self) -> None:
         self._check_finite()
+        # a finite loss can still have had a gradient that was not
+        if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
+            self._diverged(self.state.step, "a parameter")
         self.state.scaler = self.scaler.state_dict() if self.scaler.is_enabled() else None
         save_checkpoint(self.path, self.model, self.optimizer, self.generator, self.state)
 
     def _check_finite(self) -> None:
         bad = self._bad_step.item()
         if bad < math.inf:
-            kept = sorted((self.path / "checkpoints").glob("step-*"))
-            rest = f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint had been written yet"
-            raise DivergenceError(
-                f"the loss is not a finite number at step {int(bad)}; {rest}; try a lower training.learning_rate"
-            )
+            self._diverged(int(bad), "the loss")
+
+    def _diverged(self, step: int, what: str) -> NoReturn:
+        kept = checkpoint_steps(self.path)
+        rest = f"the last good checkpoint is {checkpoint_path(self.path)}" if kept else "no checkpoint was written yet"
+        raise DivergenceError(
+            f"{what} is not a finite number at step {step}; {rest}; try a lower training.learning_rate"
+        )
 
 
 @contextmanager
@@ -250,7 +264,7 @@ def stop_on_signal() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield stopping  # only the main thread may handle signals
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def stop(number: int, _frame: Any) -> None:
         stopping.set()
@@ -265,15 +279,7 @@ def stop_on_signal() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _check_fit(scene: Scene, config: Config, path: Path, resume: bool, overwrite: bool) -> None:
-    """Find before the first step what would stop a later one."""
-    if resume:
-        checkpoint_path(path)
-    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-        if not overwrite:
-            raise RunError(f"{path}: already exists; pass --overwrite to replace it or choose another --output")
-        if not (path / "config.toml").is_file():
-            raise RunError(f"{path}: not a run folder, so it is not overwritten; choose another --output")
+def _check_transparency(scene: Scene, config: Config) -> None:
     if scene.images("train").channels == 4 and config.rays.background == "last_sample":
         raise ConfigError(
             "rays.background = 'last_sample' does not suit images with transparency; use white, black or random"
@@ -291,4 +297,4 @@ def _forget_later_lines(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):
             continue
-    path.write_text("".join(kept))
+    write_text(path, "".join(kept))

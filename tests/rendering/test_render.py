@@ -116,9 +116,21 @@ def test_a_failing_writer_stops_the_render(tiny_run, path, tmp_path, monkeypatch
 
 def test_near_is_red_and_far_is_blue():
     depth = torch.linspace(0.5, 4.0, 200).view(10, 20)
-    picture = depth_picture(depth, depth_range(depth)).astype(int)
+    image = {"depth": depth, "accumulation": torch.ones_like(depth)}
+    picture = depth_picture(image, depth_range(image)).astype(int)
     # the ends of the colour map are nearly black
     assert picture[0, 4, 0] > picture[0, 4, 2] + 50 and picture[5, 0, 2] > picture[5, 0, 0] + 50
     unbounded = torch.where(depth > 3.9, 1e6, depth)  # a sky must not push all else into one colour
-    low, high = depth_range(unbounded)
+    low, high = depth_range({**image, "depth": unbounded})
     assert low < 0.3 and high > 1.5
+
+
+def test_the_depth_of_nothing_is_black_and_leaves_the_other_colours_alone():
+    depth = torch.linspace(0.5, 4.0, 200).view(10, 20)
+    solid = torch.arange(20).expand(10, 20) < 12
+    image = {"depth": torch.where(solid, depth, 1e-3), "accumulation": torch.where(solid, 0.9, 0.3)}
+    limits = depth_range(image)
+    picture = depth_picture(image, limits)
+    assert limits[1] < 2.1 and not picture[~solid.numpy()].any() and picture[solid.numpy()].any(-1).all()
+    empty = {**image, "accumulation": torch.zeros_like(depth)}
+    assert not depth_picture(empty, depth_range(empty)).any()

@@ -219,7 +219,8 @@ def remove(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).unlink()
 
 
-TRAIN, TEST, ONE = "transforms_train.json", "transforms_test.json", "transforms.json"
+TRAIN, TEST, VAL = "transforms_train.json", "transforms_test.json", "transforms_val.json"
+ONE = "transforms.json"
 VIDEO = "videos/cam02.mp4"
 BAD_POSE = "transform_matrix"
 
@@ -255,10 +256,14 @@ SPOILT = {
     "no json": (IMAGES, remove(ONE), "", "transforms.json"),
     "json is not json": (IMAGES, lambda f: (f / ONE).write_text('{"frames": ['), ONE, "correct"),
     "json is binary": (IMAGES, lambda f: (f / ONE).write_bytes(b"\xff\xfe\x00"), ONE, "restore"),
+    "json of endless digits": (IMAGES, lambda f: (f / ONE).write_text('{"fps": ' + "1" * 5000 + "}"), ONE, "restore"),
+    "json is a folder": (DNERF, lambda f: ((f / VAL).unlink(), (f / VAL).mkdir()), VAL, "restore"),
     "json is a list": (IMAGES, lambda f: (f / ONE).write_text("[]"), ONE, "add"),
     "no frames": (IMAGES, edit(ONE, without("frames", -1)), ONE, "add"),
     "zero images": (DNERF, edit(TRAIN, lambda top: top["frames"].clear()), TRAIN, "zero images"),
     "zero test images": (DNERF, edit(TEST, lambda top: top["frames"].clear()), TEST, "zero images"),
+    "frames is an object": (IMAGES, edit(ONE, lambda top: top.update(frames={"a": 1})), ONE, "add"),
+    "file_path too long": (IMAGES, edit(ONE, frame(1, file_path="a" * 5000 + ".png")), "aaa", "correct its name"),
     "no file_path": (IMAGES, edit(ONE, without("file_path")), ONE, "add"),
     "unknown suffix": (IMAGES, edit(ONE, frame(0, file_path="a.exr")), "", ".png"),
     "no pose": (IMAGES, edit(ONE, without("transform_matrix")), ONE, "add"),
@@ -274,11 +279,23 @@ SPOILT = {
     "num_frames of 0": (MULTIVIEW, edit(TRAIN, lambda top: top.update(num_frames=0)), TRAIN, "at least 1"),
     "time above 1": (IMAGES, edit(ONE, frame(3, time=1.5)), ONE, "[0, 1]"),
     "time not a number": (IMAGES, edit(ONE, frame(3, time="late")), ONE, "finite number"),
+    "time beyond float": (IMAGES, edit(ONE, frame(3, time=10**400)), ONE, "finite number"),
+    "time negative": (DNERF, edit(TEST, frame(1, time=-0.1)), TEST, "[0, 1]"),
+    "width of 0": (MULTIVIEW, edit(TRAIN, lambda top: top.update(w=0)), "cam01.mp4", "correct w, h"),
+    "distortion not a number": (IMAGES, edit(ONE, frame(3, k1=math.nan)), ONE, "finite number"),
+    "angle not a number": (
+        DNERF,
+        edit(TRAIN, lambda top: top.update(camera_angle_x=math.nan)),
+        TRAIN,
+        "camera_angle_x is nan",
+    ),
     "focal length negative": (IMAGES, edit(ONE, frame(3, fl_x=-5)), ONE, "positive"),
     "angle impossible": (DNERF, edit(TRAIN, lambda top: top.update(camera_angle_x=40)), TRAIN, "radians"),
     "unknown lens": (IMAGES, edit(ONE, lambda top: top.update(camera_model="MIRROR")), ONE, "OPENCV_FISHEYE"),
     "pose not finite": (IMAGES, edit(ONE, matrix(lambda p: p.__setitem__((0, 3), np.nan))), ONE, BAD_POSE),
     "pose infinite": (DNERF, edit(TEST, matrix(lambda p: p.__setitem__((1, 1), np.inf))), TEST, BAD_POSE),
+    "pose beyond float32": (DNERF, edit(TRAIN, matrix(lambda p: p.__setitem__((0, 3), 1e300))), TRAIN, BAD_POSE),
+    "pose transposed": (MULTIVIEW, edit(TEST, matrix(lambda p: p.__setitem__(..., p.T.copy()), 0)), TEST, "last row"),
     "pose scaled": (MULTIVIEW, edit(TRAIN, matrix(scale_rotation(1.01))), TRAIN, "not rigid"),
     "pose mirrored": (IMAGES, edit(ONE, matrix(scale_rotation(-1.0))), ONE, "not rigid"),
     "pose of 3 x 3": (IMAGES, edit(ONE, frame(1, transform_matrix=np.eye(3).tolist())), ONE, "4x4"),
@@ -311,6 +328,12 @@ def test_damage_that_headers_hide_is_named_while_reading(tmp_path):
     truncate("images/003.png", 0.6)(tmp_path / "a")
     with pytest.raises(DataError, match=r"images/003\.png: unreadable image .* restore"):
         list(load_scene(tmp_path / "a").images("train").read())
+
+
+def test_cameras_of_one_name_stay_apart(tmp_path):
+    data_sets.multiview(tmp_path)
+    edit_json(tmp_path / TRAIN, lambda top: [entry.update(camera="cam") for entry in top["frames"]])
+    assert load_scene(tmp_path).cameras.names == ("cam", "cam#2", "cam#3", "cam00")
 
 
 def test_a_short_video_is_found_where_the_header_states_no_length(tmp_path):

@@ -27,6 +27,7 @@ SINGLE = "all"
 
 DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 RIGID_TOLERANCE = 1e-3
+LARGEST = 1e30
 
 _PERSPECTIVE = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV")
 _FISHEYE = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
@@ -52,8 +53,9 @@ class Entry:
         value = self.values.get(key, default)
         if value is None:
             raise DataError(f"{self} has no '{key}'; add it")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise DataError(f"{self}: {key} is {value!r}; write a finite number")
+        # no setting of a camera is near 1e30, and float32 holds it
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST:
+            raise DataError(f"{self}: {key} is {value!r:.40}; write a finite number")
         return float(value)
 
     def time(self) -> float:
@@ -73,8 +75,12 @@ class Entry:
             matrix = np.empty(0)
         if matrix.shape not in ((4, 4), (3, 4)):
             raise DataError(f"{self}: transform_matrix is not 4x4 numbers; write a camera-to-world matrix")
-        if not np.isfinite(matrix).all():
+        if not (np.abs(matrix) < LARGEST).all():
             raise DataError(f"{self}: transform_matrix is not finite; correct the pose or remove the entry")
+        if not np.allclose(matrix[3:], [0, 0, 0, 1], atol=RIGID_TOLERANCE):
+            raise DataError(
+                f"{self}: transform_matrix is not rigid (its last row is not 0 0 0 1); transpose or correct it"
+            )
         rotation = matrix[:3, :3]
         error = np.abs(rotation @ rotation.T - np.eye(3)).max()
         if error > RIGID_TOLERANCE or np.linalg.det(rotation) < 0:
@@ -139,13 +145,13 @@ def read_splits(folder: Path) -> dict[str, list[Entry]]:
         if not path.is_file():
             raise DataError(f"{path}: missing; restore it, or name a lone json transforms.json")
     paths = {split: folder / f"transforms_{split}.json" for split in SPLITS}
-    return {split: _read_entries(path) for split, path in paths.items() if path.is_file()}
+    return {split: _read_entries(path) for split, path in paths.items() if path.exists()}
 
 
 def _read_entries(path: Path) -> list[Entry]:
     try:
         top = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, not json, endless digits
         raise DataError(f"{path}: not readable json ({error}); restore or correct it") from error
     frames = top.pop("frames", None) if isinstance(top, dict) else None
     if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):

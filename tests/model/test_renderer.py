@@ -1,0 +1,249 @@
+"""Rendering rays and images: shapes, modes, backgrounds, bounds, and what trains what."""
+
+import pytest
+import torch
+
+from msth_taichi.config import LossConfig
+from msth_taichi.model.losses import losses
+from msth_taichi.model.renderer import RadianceField, anneal_exponent, render_image
+from tests.comparison import assert_close
+
+TWO_PROPOSALS = (
+    "proposals.1.levels=2",
+    "proposals.1.base_resolution=[4,4,4,2]",
+    "proposals.1.max_resolution=[8,8,8,4]",
+    "proposals.1.log2_static=8",
+    "proposals.1.log2_dynamic=8",
+    "proposals.1.mask_resolution=4",
+    "proposals.1.samples=7",
+)
+
+
+def fill_masks(model: RadianceField, logit: float) -> None:
+    with torch.no_grad():
+        for part in (model.field, *model.proposals):
+            part.encoding.mask_logits.fill_(logit)
+
+
+def change_dynamic_tables(model: RadianceField) -> None:
+    with torch.no_grad():
+        for part in (model.field, *model.proposals):
+            part.encoding.dynamic_table.add_(0.7)
+
+
+def make_opaque(model: RadianceField) -> None:
+    """Density e^9.6 everywhere in the main field: the first sample hides all others."""
+    with torch.no_grad():
+        model.field.encoding.static_table.fill_(1)
+        model.field.encoding.dynamic_table.fill_(1)
+        first, last = model.field.density_mlp.weights
+        first.fill_(0.1)  # 4 features of 1
+        last.fill_(3.0)  # 8 hidden units of 0.4
+
+
+def proposal_gradients(model: RadianceField) -> list[torch.Tensor | None]:
+    return [parameter.grad for parameter in model.proposals.parameters()]
+
+
+@pytest.mark.parametrize(("fraction", "exponent"), [(0.0, 0.0), (0.1, 0.526), (0.25, 0.769), (0.5, 0.909), (1.0, 1.0)])
+def test_anneal_exponent(fraction, exponent):
+    assert anneal_exponent(round(5000 * fraction), 5000) == pytest.approx(exponent, abs=5e-4)
+
+
+def test_annealing_ends_and_can_be_off():
+    assert anneal_exponent(123456, 5000) == 1.0
+    assert anneal_exponent(0, 0) == 1.0
+
+
+@pytest.mark.parametrize("settings", [(), TWO_PROPOSALS], ids=["one proposal", "two proposals"])
+@pytest.mark.parametrize("jittered", [False, True])
+def test_a_rendering_has_its_parts(make_model, make_rays, device, settings, jittered):
+    model = make_model(*settings)
+    rays = make_rays(model, 20)
+    jitter = torch.rand(len(model.proposals) + 1, 20, device=device) if jittered else None
+    out = model(rays, jitter=jitter)
+    assert out.color.shape == (20, 3) and out.density.shape == (20, 6)
+    for values in (out.depth, out.depth_expected, out.accumulation, out.mask):
+        assert values.shape == (20,) and torch.isfinite(values).all()
+    assert (out.color >= 0).all() and (out.color <= 1).all()
+    assert (out.depth >= rays.near).all() and (out.depth <= rays.far).all()
+    assert (out.accumulation >= 0).all() and (out.accumulation <= 1).all()
+    assert (out.mask >= 0).all() and (out.mask <= 1 + 1e-6).all()
+    assert [level.weights.shape[1] for level in out.levels] == ([8, 7, 6] if settings else [8, 6])
+    for level in out.levels:
+        assert level.s_edges.shape == (20, level.weights.shape[1] + 1)
+        assert (level.s_edges >= 0).all() and (level.s_edges <= 1).all()
+        assert (level.s_edges.diff(dim=1) >= 0).all()
+        assert (level.weights >= 0).all() and (level.weights.sum(1) <= 1 + 1e-5).all()
+    assert_close(out.levels[-1].weights.sum(1), out.accumulation, 1e-5)
+
+
+def test_jitter_moves_samples_and_regular_samples_repeat(make_model, make_rays, device):
+    model = make_model()
+    rays = make_rays(model)
+    one, other = model(rays), model(rays)
+    assert torch.equal(one.levels[0].s_edges, other.levels[0].s_edges)
+    assert_close(one.color, other.color, 1e-6)
+    moved = model(rays, jitter=torch.full((2, 20), 0.9, device=device))
+    assert (moved.levels[0].s_edges - one.levels[0].s_edges).abs().max() > 0.01
+
+
+def test_annealed_to_nothing_the_proposal_is_ignored(make_model, make_rays):
+    model = make_model()
+    rays = make_rays(model)
+    flat, sharp = model(rays, anneal=0.0), model(rays, anneal=1.0)
+    inner = flat.levels[-1].s_edges.diff(dim=1)
+    assert_close(inner, torch.full_like(inner, 1 / 7), 1e-4)
+    assert sharp.levels[-1].s_edges.diff(dim=1).std() > 0.02
+
+
+def test_static_mode_does_not_see_what_moves(make_model, tiny_scene):
+    model = make_model()
+    static = render_image(model, tiny_scene.cameras, 0, 0.2, mode="static")
+    full = render_image(model, tiny_scene.cameras, 0, 0.2)
+    later = render_image(model, tiny_scene.cameras, 0, 0.8, mode="static")
+    full_later = render_image(model, tiny_scene.cameras, 0, 0.8)
+    assert_close(later["rgb"], static["rgb"], 1e-6)
+    assert (full_later["rgb"] - full["rgb"]).abs().max() > 0.01, "the whole scene does move"
+    change_dynamic_tables(model)
+    assert_close(render_image(model, tiny_scene.cameras, 0, 0.2, mode="static")["rgb"], static["rgb"], 1e-6)
+    assert (render_image(model, tiny_scene.cameras, 0, 0.2)["rgb"] - full["rgb"]).abs().max() > 0.01
+
+
+def test_dynamic_mode_of_a_static_scene_is_empty(make_model, make_rays, device):
+    model = make_model()
+    rays = make_rays(model)
+    assert model(rays, mode="dynamic").accumulation.max() > 0.1
+    fill_masks(model, 30.0)
+    background = torch.full((20, 3), 0.3, device=device)
+    out = model(rays, mode="dynamic", background=background)
+    assert out.accumulation.max() < 1e-5
+    assert_close(out.color, background, 1e-5)
+    assert model(rays).accumulation.max() > 0.1, "the whole scene is still there"
+    fill_masks(model, -30.0)
+    assert_close(model(rays, mode="dynamic").color, model(rays).color, 1e-5)
+
+
+@pytest.mark.parametrize(("logit", "expected"), [(30.0, 1.0), (-30.0, 0.0)])
+def test_rendered_mask_is_the_mask_of_what_is_seen(make_model, make_rays, logit, expected):
+    model = make_model()
+    make_opaque(model)
+    fill_masks(model, logit)
+    out = model(make_rays(model))
+    assert out.accumulation.min() > 0.999
+    assert_close(out.mask, torch.full_like(out.mask, expected), 1e-3)
+
+
+def test_empty_space_counts_as_static(make_model, make_rays):
+    model = make_model("rays.contraction=none", box=1e-3)
+    fill_masks(model, -30.0)
+    out = model(make_rays(model))
+    assert out.accumulation.max() < 0.05
+    assert out.mask.min() > 0.95
+
+
+def test_mask_of_points_is_that_of_the_grid(make_model, device):
+    model = make_model()
+    positions = torch.rand(9, 3, device=device) * 4 - 2
+    expected = model.field.encoding.mask(model.space.to_grid(positions))
+    assert_close(model.mask(positions), expected.detach(), 1e-6)
+    assert not model.mask(positions).requires_grad
+
+
+@pytest.mark.parametrize("settings", [(), TWO_PROPOSALS], ids=["one proposal", "two proposals"])
+def test_train_proposals_switches_their_gradients(make_model, make_rays, settings):
+    model = make_model(*settings)
+    for train in (False, True):
+        model.zero_grad()
+        out = model(make_rays(model), train_proposals=train)
+        assert out.levels[0].weights.requires_grad == train
+        (out.color.sum() + sum(level.weights.square().sum() for level in out.levels)).backward()
+        if train:
+            assert all(g is not None and g.norm() > 0 for g in proposal_gradients(model))
+        else:
+            assert all(g is None for g in proposal_gradients(model))
+        assert all(p.grad is not None for p in model.field.parameters())
+
+
+@pytest.mark.parametrize("settings", [(), TWO_PROPOSALS], ids=["one proposal", "two proposals"])
+def test_interlevel_loss_trains_proposals_only(make_model, make_rays, settings):
+    model = make_model(*settings)
+    out = model(make_rays(model), train_proposals=True)
+    losses(model, out, out.color.detach(), LossConfig(distortion=0, mask=0), True)["interlevel"].backward()
+    assert all(g is not None and g.norm() > 0 for g in proposal_gradients(model))
+    assert all(parameter.grad is None for parameter in model.field.parameters())
+
+
+def test_color_does_not_train_proposals(make_model, make_rays):
+    model = make_model()
+    model(make_rays(model), train_proposals=True).color.sum().backward()
+    assert all(g is None for g in proposal_gradients(model))
+
+
+@pytest.mark.parametrize(("kind", "value"), [("black", 0.0), ("white", 1.0), ("random", 0.5)])
+def test_background_lies_behind_what_is_empty(make_model, tiny_scene, device, kind, value):
+    """No ray of the room's cameras meets a box of a millimetre: they see the background alone."""
+    model = make_model("rays.contraction=none", f"rays.background={kind}", box=1e-4)
+    assert_close(model.background(5), torch.full((5, 3), value, device=device))
+    image = render_image(model, tiny_scene.cameras, 0, 0.5)
+    empty = image["accumulation"] == 0
+    assert empty.float().mean() > 0.99
+    assert (image["rgb"][empty] == value).all()
+
+
+def test_random_background_is_what_was_drawn(make_model, device):
+    drawn = torch.rand(5, 3, device=device)
+    assert torch.equal(make_model("rays.background=random").background(5, drawn), drawn)
+    assert make_model("rays.background=last_sample").background(5) is None
+
+
+def test_last_sample_lies_behind_what_is_transparent(make_model, make_rays, device):
+    model = make_model("rays.far=0.5")
+    rays = make_rays(model)
+    black, last = model(rays, background=torch.zeros(20, 3, device=device)), model(rays)
+    behind = (last.color - black.color) / (1 - black.accumulation)[:, None]
+    clear = black.accumulation < 0.9
+    assert clear.any()
+    assert (behind[clear] > 0).all() and (behind[clear] < 1).all()
+    white = model(rays, background=torch.ones(20, 3, device=device))
+    assert_close(white.color - black.color, (1 - black.accumulation)[:, None].expand(-1, 3), 1e-4)
+
+
+def test_an_image_does_not_depend_on_the_chunk(make_model, tiny_scene):
+    model = make_model()
+    whole = render_image(model, tiny_scene.cameras, 1, 0.4)
+    parts = render_image(model, tiny_scene.cameras, 1, 0.4, chunk=101)
+    assert whole.keys() == parts.keys() == {"rgb", "depth", "accumulation", "mask"}
+    assert whole["rgb"].shape == (18, 24, 3)
+    for name, values in whole.items():
+        assert values.shape[:2] == (18, 24)
+        assert_close(parts[name], values, 1e-5)
+    assert not whole["rgb"].requires_grad
+
+
+def test_an_image_is_made_of_the_rays_of_its_camera(make_model, tiny_scene, device):
+    model = make_model()
+    image = model.render_image(tiny_scene.cameras, 2, 0.4)
+    row, column = torch.tensor([3, 17], device=device), torch.tensor([23, 0], device=device)
+    camera, times = torch.full_like(row, 2), torch.full((2,), 0.4, device=device)
+    out = model(model.rays(tiny_scene.cameras.to(device), camera, row, column, times))
+    assert_close(image["rgb"][row, column], out.color.detach(), 1e-5)
+    assert_close(image["depth"][row, column], out.depth, 1e-5)
+
+
+def test_near_render_cuts_what_is_close(make_model, tiny_scene):
+    near, cut = make_model(), make_model("rays.near_render=0.5")
+    for model in (near, cut):
+        make_opaque(model)
+    assert render_image(near, tiny_scene.cameras, 0, 0.5)["depth"].max() < 0.5
+    assert render_image(cut, tiny_scene.cameras, 0, 0.5)["depth"].min() >= 0.5
+    zero = torch.zeros(1, dtype=torch.int64, device=cut.field.encoding.mask_logits.device)
+    assert cut.rays(tiny_scene.cameras.to(zero.device), zero, zero, zero, zero.float()).near.item() == pytest.approx(
+        0.05
+    )
+
+
+def test_rays_are_clipped_only_without_contraction(make_model, make_rays):
+    boxed, open_ = make_model("rays.contraction=none", box=0.5), make_model(box=0.5)
+    assert make_rays(boxed).far.max() < 3
+    assert (make_rays(open_).far == 8).all()

@@ -1,0 +1,166 @@
+"""Checkpoints of any module: read back exactly, the newest two kept, and damage told by name."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from msth_taichi.errors import RunError
+from msth_taichi.training import checkpoint
+from msth_taichi.training.checkpoint import (
+    State,
+    checkpoint_path,
+    checkpoint_steps,
+    load_model,
+    load_training,
+    read_state,
+    save_checkpoint,
+)
+
+FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+
+
+class Training:
+    """A small regression with its own random numbers."""
+
+    def __init__(self, width: int = 4, device: str = "cpu"):
+        self.model = nn.Linear(3, width, device=device)
+        self.unused = nn.Parameter(torch.ones(2, device=device))  # no gradient, so no moments
+        self.model.register_parameter("unused", self.unused)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.1, fused=True)
+        self.generator = torch.Generator(device).manual_seed(1)
+
+    def step(self) -> None:
+        x = torch.rand(8, 3, generator=self.generator, device=self.generator.device)
+        self.optimizer.zero_grad()
+        self.model(x).square().mean().backward()
+        self.optimizer.step()
+
+    def save(self, run: Path, step: int, **values) -> Path:
+        return save_checkpoint(run, self.model, self.optimizer, self.generator, State(step, **values))
+
+    def load(self, folder: Path) -> State:
+        return load_training(folder, self.model, self.optimizer, self.generator)
+
+
+def test_a_training_goes_on_as_if_it_had_not_stopped(tmp_path, device):
+    first = Training(device=device.type)
+    for _ in range(3):
+        first.step()
+    folder = first.save(tmp_path, 3, since_update=2, scaler={"scale": 1024.0})
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    second = Training(device=device.type)
+    state = second.load(folder)
+    assert state == State(3, 2, {"scale": 1024.0}) == read_state(folder)
+    for _ in range(3):
+        first.step()
+        second.step()
+    for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(first.generator.get_state(), second.generator.get_state())
+
+
+def test_a_model_is_read_back_alone(tmp_path):
+    first, second = Training(), Training()
+    first.step()
+    load_model(first.save(tmp_path, 1), second.model)
+    assert torch.equal(first.model.weight, second.model.weight)
+
+
+def test_the_newest_two_are_kept(tmp_path):
+    training = Training()
+    for step in (5, 10, 15, 100000000):
+        training.save(tmp_path, step)
+    assert checkpoint_steps(tmp_path) == [15, 100000000]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000015", "step-100000000"]
+    assert checkpoint_path(tmp_path).name == "step-100000000"
+    assert checkpoint_path(tmp_path, 15).name == "step-00000015"
+
+
+def test_a_missing_checkpoint_is_told_with_those_that_are_there(tmp_path):
+    with pytest.raises(RunError, match="no checkpoint; train first"):
+        checkpoint_path(tmp_path)
+    Training().save(tmp_path, 5)
+    with pytest.raises(RunError, match="no checkpoint of step 6; there are 5"):
+        checkpoint_path(tmp_path, 6)
+
+
+def test_what_a_killed_process_left_is_ignored_and_removed(tmp_path):
+    unfinished = tmp_path / "checkpoints" / ".step-00000007.123"
+    unfinished.mkdir(parents=True)
+    (unfinished / "model.safetensors").write_bytes(b"half")
+    assert checkpoint_steps(tmp_path) == []
+    Training().save(tmp_path, 5)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000005"]
+
+
+def test_a_refused_write_keeps_earlier_checkpoints(tmp_path, monkeypatch):
+    training = Training()
+    training.save(tmp_path, 5)
+
+    def full(tensors, path):
+        path.write_bytes(b"half")
+        raise checkpoint.SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(RunError, match=r"step-00000006: cannot be written .*No space left.*free the disk"):
+        training.save(tmp_path, 6)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000005"]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["truncated", "empty", "missing", "garbage"])
+def test_damaged_files_are_named_with_the_remedy(tmp_path, name, damage):
+    training = Training()
+    training.step()
+    folder = training.save(tmp_path, 5)
+    path = folder / name
+    content = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes({"truncated": content[:-9], "empty": b"", "garbage": b"\x00" * len(content)}[damage])
+    with pytest.raises(RunError) as caught:
+        Training().load(folder)
+    assert str(path) in str(caught.value) and f"delete {folder} to use an older checkpoint" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"steps": 5}', "5", "null"])
+def test_a_state_of_another_kind_is_named(tmp_path, content):
+    folder = Training().save(tmp_path, 5)
+    (folder / "state.json").write_text(content)
+    with pytest.raises(RunError, match=r"state.json: missing or damaged"):
+        read_state(folder)
+
+
+def test_state_is_plain_json(tmp_path):
+    assert json.loads((Training().save(tmp_path, 5) / "state.json").read_text()) == {
+        "step": 5, "since_update": 1, "scaler": None,
+    }  # fmt: skip
+
+
+def test_another_model_size_is_told_and_changes_nothing(tmp_path):
+    folder = Training(width=4).save(tmp_path, 5)
+    other = Training(width=6)
+    before = other.model.weight.clone()
+    with pytest.raises(
+        RunError, match=r"model.safetensors: of another model size \('\w+' is \(4.*config.toml says \(6"
+    ):
+        other.load(folder)
+    assert torch.equal(other.model.weight, before)
+
+
+def test_another_model_is_told(tmp_path):
+    folder = Training().save(tmp_path, 5)
+    with pytest.raises(RunError, match=r"of another model \('unused' is only in one\)"):
+        load_model(folder, nn.Linear(3, 4))
+
+
+def test_random_numbers_of_another_kind_are_told(tmp_path):
+    folder = Training().save(tmp_path, 5)
+    training = Training()
+    checkpoint.save_file({"generator": torch.zeros(3, dtype=torch.uint8)}, folder / "optimizer.safetensors")
+    with pytest.raises(RunError, match=r"optimizer.safetensors: does not belong to this run or device"):
+        training.load(folder)

@@ -1,0 +1,114 @@
+"""Run folders: opened without the data set, and never replaced by accident."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from msth_taichi.config import load_config
+from msth_taichi.errors import ConfigError, DataError, RunError
+from msth_taichi.training.run import compute_dtype, load_run, read_scene, require_free, write_run
+from tests.settings import changed
+
+
+def test_a_loaded_run_renders_what_the_trained_one_did(tiny_run):
+    loaded = load_run(tiny_run.path)
+    assert loaded.step == tiny_run.step == 10
+    assert loaded.config == tiny_run.config
+    assert not loaded.model.training and not any(p.requires_grad for p in loaded.model.parameters())
+    for mode in ("full", "static", "dynamic"):
+        expected = tiny_run.render(tiny_run.scene.cameras, 0.5, index=3, mode=mode)
+        image = loaded.render(loaded.scene.cameras, 0.5, index=3, mode=mode)
+        for name, values in expected.items():
+            assert torch.allclose(image[name], values, atol=1e-6), (mode, name)
+    assert image["rgb"].shape == (18, 24, 3)
+
+
+def test_the_scene_of_a_run_has_everything_but_frames(tiny_run, tiny_scene):
+    scene = read_scene(tiny_run.path)
+    assert scene.cameras.names == tiny_scene.cameras.names
+    assert torch.equal(scene.cameras.camera_to_world, tiny_scene.cameras.camera_to_world)
+    assert torch.equal(scene.images("test").time, tiny_scene.images("test").time)
+    with pytest.raises(DataError, match="data set"):
+        next(scene.images("train").read())
+
+
+def test_an_earlier_checkpoint_can_be_opened(tiny_run):
+    earlier = load_run(tiny_run.path, step=5)
+    assert earlier.step == 5
+    table = earlier.model.field.encoding.static_table
+    assert not torch.equal(table.cpu(), tiny_run.model.field.encoding.static_table.cpu())
+    with pytest.raises(RunError, match="no checkpoint of step 7; there are 5, 10"):
+        load_run(tiny_run.path, step=7)
+
+
+def test_what_is_not_a_run_is_told(tmp_path):
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(RunError, match="not a run folder"):
+            load_run(path)
+
+
+def test_a_run_without_checkpoint_is_told(tiny_run_copy):
+    shutil.rmtree(tiny_run_copy / "checkpoints")
+    with pytest.raises(RunError, match="no checkpoint; train first"):
+        load_run(tiny_run_copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("config.toml", "[training]\nsteps = ", ConfigError),
+        ("config.toml", "[training]\nstep = 5\n", ConfigError),
+        ("scene.json", '{"name": ', RunError),
+        ("scene.json", "{}", DataError),
+        ("scene.json", "[]", DataError),
+        ("scene.json", None, RunError),
+    ],
+)
+def test_damaged_files_are_named(tiny_run_copy, name, content, error):
+    (tiny_run_copy / name).unlink()
+    if content is not None:
+        (tiny_run_copy / name).write_text(content)
+    with pytest.raises(error, match=name):
+        load_run(tiny_run_copy)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.json"])
+def test_a_truncated_checkpoint_is_named(tiny_run_copy, name):
+    path = tiny_run_copy / "checkpoints" / "step-00000010" / name
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(RunError, match=rf"step-00000010/{name}: missing or damaged"):
+        load_run(tiny_run_copy)
+
+
+def test_the_written_part_of_a_run_is_read_back(tiny_scene, tiny_config, tmp_path):
+    write_run(tmp_path / "run", tiny_config, tiny_scene)
+    assert load_config(tmp_path / "run" / "config.toml") == tiny_config
+    assert json.loads((tmp_path / "run" / "scene.json").read_text())["cameras"]["width"] == 24
+
+
+def test_precision_follows_the_device(tiny_config):
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    half, single = (changed(tiny_config, f"training.precision={name}") for name in ("float16", "float32"))
+    assert compute_dtype(tiny_config, cpu) == torch.float32
+    assert compute_dtype(tiny_config, cuda) == torch.float16
+    assert compute_dtype(single, cuda) == torch.float32
+    assert compute_dtype(half, cuda) == torch.float16
+    with pytest.raises(ConfigError, match=r"training.precision = 'float16' needs a CUDA GPU"):
+        compute_dtype(half, cpu)
+
+
+def test_a_run_needs_a_free_place(tmp_path, tiny_run):
+    for overwrite in (False, True):
+        require_free(tmp_path / "new", overwrite)
+        require_free(tmp_path, overwrite)  # an empty folder
+    with pytest.raises(RunError, match="already exists; pass --overwrite"):
+        require_free(tiny_run.path, overwrite=False)
+    require_free(tiny_run.path, overwrite=True)
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for path in (tmp_path, tmp_path / "thesis.tex"):
+        with pytest.raises(RunError, match="already exists"):
+            require_free(path, overwrite=False)
+        with pytest.raises(RunError, match="not a run folder, so it is not overwritten"):
+            require_free(path, overwrite=True)

@@ -1,0 +1,270 @@
+"""The training loop: it learns, it writes down what it did, and it stops before it does harm."""
+
+import dataclasses
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from msth_taichi.errors import ConfigError, DivergenceError, RunError
+from msth_taichi.scene.scene import Scene
+from msth_taichi.training.checkpoint import checkpoint_steps
+from msth_taichi.training.run import load_run
+from msth_taichi.training.trainer import train
+from tests.settings import changed
+
+
+@pytest.fixture
+def train_tiny(tiny_scene, tiny_config, tmp_path):
+    """train_tiny("training.steps=20") -> the Run in tmp_path/run."""
+
+    def run(*settings: str, scene: Scene = tiny_scene, **options):
+        return train(scene, changed(tiny_config, *settings), tmp_path / "run", progress=False, **options)
+
+    return run
+
+
+def lines(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(("sampler", "background"), [("uniform", "last_sample"), ("static_dynamic", "random")])
+def test_the_loss_falls(train_tiny, tmp_path, sampler, background):
+    train_tiny(
+        "training.steps=60", "training.log_every=1", "training.learning_rate=0.03", "training.rays_per_step=128",
+        f"sampler.kind={sampler}", f"rays.background={background}",
+    )  # fmt: skip
+    rgb = [line["loss_rgb"] for line in lines(tmp_path / "run")]
+    assert np.mean(rgb[-10:]) < 0.8 * np.mean(rgb[:5])
+
+
+def test_metrics_have_a_line_per_interval_and_one_at_the_end(train_tiny, tmp_path):
+    run = train_tiny("training.steps=11", "training.log_every=3")
+    assert run.step == 11
+    rows = lines(tmp_path / "run")
+    assert [row["step"] for row in rows] == [3, 6, 9, 11]
+    for row in rows:
+        parts = [value for name, value in row.items() if name.startswith("loss_")]
+        assert {"loss_rgb", "loss_distortion", "loss_mask"} <= row.keys()
+        assert row["loss"] == pytest.approx(sum(parts), rel=1e-6)
+        assert row["psnr"] == pytest.approx(-10 * np.log10(row["loss_rgb"]), rel=1e-6)
+        assert row["rays_per_second"] > 0
+    assert rows[0]["learning_rate"] > rows[-1]["learning_rate"] > 0
+
+
+def test_the_newest_two_checkpoints_are_kept(train_tiny, tmp_path):
+    train_tiny("training.steps=11", "training.checkpoint_every=3")
+    assert checkpoint_steps(tmp_path / "run") == [9, 11]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "checkpoints", "config.toml", "metrics.jsonl", "scene.json",
+    ]  # fmt: skip
+
+
+def test_evaluation_is_called_at_its_steps_and_leaves_no_trace(train_tiny, tmp_path):
+    seen = []
+
+    def look(run):
+        assert not run.model.training and not any(p.requires_grad for p in run.model.parameters())
+        seen.append(run.step)
+        run.render(run.scene.cameras, 0.5)
+
+    run = train_tiny("training.steps=10", "training.eval_every=4", "training.log_every=1", on_evaluation=look)
+    assert seen == [4, 8] and run.step == 10
+    rgb = [line["loss_rgb"] for line in lines(tmp_path / "run")]
+    assert len(rgb) == 10 and len(set(rgb)) == 10
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_with_a_checkpoint_of_that_very_step(train_tiny, tmp_path, number):
+    """Even one that comes when the step's log line and checkpoint were due already."""
+    before = signal.getsignal(number)
+    settings = ("training.steps=20", "training.eval_every=7", "training.checkpoint_every=5")
+    run = train_tiny(*settings, on_evaluation=lambda run: os.kill(os.getpid(), number))
+    assert run.step == 7 and load_run(tmp_path / "run").step == 7
+    assert checkpoint_steps(tmp_path / "run") == [5, 7]
+    assert signal.getsignal(number) == before
+    assert train_tiny(*settings, resume=True).step == 20
+
+
+def test_a_second_signal_does_not_wait(train_tiny):
+    def insist(run):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train_tiny("training.eval_every=2", on_evaluation=insist)
+
+
+def test_a_failed_evaluation_of_the_last_step_costs_nothing(train_tiny, tmp_path):
+    def fail(run):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train_tiny("training.steps=4", "training.eval_every=4", on_evaluation=fail)
+    assert load_run(tmp_path / "run").step == 4
+
+
+def test_no_evaluation_unless_asked_for(train_tiny):
+    train_tiny("training.steps=2", on_evaluation=lambda run: pytest.fail("called"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(train_tiny, tmp_path, value):
+    def poison(run):
+        run.model.field.color_mlp.weights[0].fill_(value)
+
+    with pytest.raises(DivergenceError) as caught:
+        train_tiny(
+            "training.steps=40", "training.eval_every=7", "training.checkpoint_every=3", "training.log_every=20",
+            on_evaluation=poison,
+        )  # fmt: skip
+    message = str(caught.value)
+    assert "not a finite number at step 8;" in message
+    assert f"last good checkpoint is {tmp_path}/run/checkpoints/step-00000006" in message
+    assert "training.learning_rate" in message
+    assert checkpoint_steps(tmp_path / "run") == [3, 6]
+    assert all(parameter.isfinite().all() for parameter in load_run(tmp_path / "run").model.parameters())
+
+
+def test_a_gradient_that_is_not_finite_is_not_saved(train_tiny, tmp_path):
+    def poison(run):
+        run.model.requires_grad_(True)
+        run.model.field.color_mlp.weights[0].register_hook(lambda gradient: gradient * float("nan"))
+
+    with pytest.raises(DivergenceError, match=r"a parameter is not a finite number at step 6; .*step-00000004"):
+        train_tiny("training.eval_every=5", "training.checkpoint_every=2", on_evaluation=poison)
+    assert checkpoint_steps(tmp_path / "run") == [2, 4]
+
+
+def test_an_absurd_learning_rate_is_told(train_tiny):
+    with pytest.raises(DivergenceError, match=r"finite number at step \d+; no checkpoint .*training.learning_rate"):
+        train_tiny("training.learning_rate=1e30", "training.learning_rate_end=1e30")
+
+
+def test_an_existing_run_is_kept_unless_told(train_tiny, tmp_path):
+    train_tiny("training.steps=2")
+    before = tree(tmp_path / "run")
+    with pytest.raises(RunError, match="already exists; pass --overwrite"):
+        train_tiny("training.steps=3")
+    assert tree(tmp_path / "run") == before
+    assert train_tiny("training.steps=3", overwrite=True).step == 3
+    assert checkpoint_steps(tmp_path / "run") == [3]
+    assert [line["step"] for line in lines(tmp_path / "run")] == [3]
+
+
+def test_what_is_not_a_run_is_never_overwritten(train_tiny, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunError, match="not a run folder, so it is not overwritten"):
+        train_tiny(overwrite=True)
+    assert tree(tmp_path / "run") == {"thesis.tex": b"years of work"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_float16_needs_a_gpu(train_tiny, tmp_path):
+    with pytest.raises(ConfigError, match=r"training.precision = 'float16' needs a CUDA GPU"):
+        train_tiny("training.precision=float16")
+    assert not (tmp_path / "run").exists()
+
+
+class Transparent:
+    """Frames of another source with an alpha channel: the left half opaque, the right half clear and black."""
+
+    channels = 4
+
+    def __init__(self, source):
+        self.source = source
+
+    def read(self, keys):
+        for frame in self.source.read(keys):
+            alpha = np.zeros_like(frame[..., :1])
+            alpha[:, : frame.shape[1] // 2] = 255
+            yield np.concatenate([frame * (alpha > 0), alpha], axis=2)
+
+
+@pytest.fixture
+def transparent_scene(tiny_scene) -> Scene:
+    splits = {
+        name: dataclasses.replace(images, source=Transparent(images.source))
+        for name, images in tiny_scene.splits.items()
+    }
+    return dataclasses.replace(tiny_scene, splits=splits)
+
+
+def test_transparent_images_need_a_background(train_tiny, transparent_scene, tmp_path):
+    with pytest.raises(ConfigError, match=r"rays.background = 'last_sample' does not suit.*white, black or random"):
+        train_tiny(scene=transparent_scene)
+    assert not (tmp_path / "run").exists()
+
+
+def test_transparent_pixels_become_the_background(train_tiny, transparent_scene):
+    run = train_tiny(
+        "rays.background=white", "training.steps=60", "training.learning_rate=0.05", scene=transparent_scene
+    )
+    left, right = run.render(run.scene.cameras, 0.0)["rgb"].split(12, dim=1)
+    assert right.mean() > left.mean() + 0.1
+    assert right[:, 3:].mean() > 0.75
+
+
+def test_static_dynamic_sampling_needs_cameras_that_stand(train_tiny, tiny_scene, tmp_path):
+    with pytest.raises(ConfigError, match=r"sampler.kind='static_dynamic' needs cameras that stand still"):
+        train_tiny("sampler.kind=static_dynamic", scene=dataclasses.replace(tiny_scene, static_cameras=False))
+    assert not (tmp_path / "run").exists()
+
+
+def test_resuming_nothing_is_told(train_tiny, tmp_path):
+    with pytest.raises(RunError, match="no checkpoint; train first"):
+        train_tiny(resume=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_resuming_goes_on_from_the_checkpoint_and_keeps_the_log(train_tiny, tmp_path):
+    train_tiny("training.steps=6", "training.log_every=1", "training.checkpoint_every=4")
+    run = tmp_path / "run"
+    # as a kill between a log line and a checkpoint leaves it
+    rows = (run / "metrics.jsonl").read_text().splitlines()
+    (run / "metrics.jsonl").write_text("\n".join([*rows, '{"step": 7, "loss": 9.0}', '{"step": 8, "lo']))
+    resumed = train_tiny("training.steps=9", "training.log_every=1", resume=True)
+    assert resumed.step == 9
+    assert [line["step"] for line in lines(run)] == list(range(1, 10))
+    assert (run / "metrics.jsonl").read_text().splitlines()[:6] == rows
+    assert lines(run)[6]["loss"] != 9.0
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
+def test_resuming_from_a_truncated_checkpoint_is_told_and_the_older_one_works(
+    tiny_scene, tiny_config, tiny_run_copy, name
+):
+    folder = tiny_run_copy / "checkpoints" / "step-00000010"
+    (folder / name).write_bytes((folder / name).read_bytes()[:-7])
+    before = tree(tiny_run_copy)
+    with pytest.raises(RunError, match=rf"{name}: missing or damaged .*; delete {folder} to use an older checkpoint"):
+        train(tiny_scene, tiny_config, tiny_run_copy, resume=True, progress=False)
+    assert tree(tiny_run_copy) == before
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+    assert train(tiny_scene, tiny_config, tiny_run_copy, resume=True, progress=False).step == 10
+
+
+def test_resuming_another_model_size_is_told(tiny_scene, tiny_config, tiny_run_copy):
+    before = tree(tiny_run_copy)
+    with pytest.raises(RunError, match=r"model.safetensors: of another model size"):
+        train(tiny_scene, changed(tiny_config, "field.log2_static=9"), tiny_run_copy, resume=True, progress=False)
+    assert tree(tiny_run_copy) == before
+
+
+def test_training_leaves_the_callers_random_numbers_alone(train_tiny):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train_tiny("training.steps=1")
+    assert torch.equal(torch.rand(3), expected)
