@@ -3,6 +3,7 @@
 Exit status: 0 done (or stopped on request with a checkpoint), 2 an error the user can mend, told in one line.
 """
 
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -33,6 +34,8 @@ _USAGE_ERRORS: tuple[type[Exception], ...] = tuple(
 
 def main() -> None:
     """Entry point of the console script."""
+    # torch's CPU threads spin while they wait, which beside any other busy program costs a factor of two
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = sorted(sys.argv[1:], key=lambda argument: argument != "--debug")  # --debug may stand anywhere
     try:
         status = app(arguments or ["--help"], prog_name="msth", standalone_mode=False)

@@ -20,6 +20,9 @@ from msth_taichi.errors import ConfigError
 Resolution = tuple[int, int, int, int]
 """Vertices per axis: x, y, z, time."""
 
+FINEST = 2**16
+"""Vertices per axis beyond which a float32 position no longer tells neighbours well apart."""
+
 
 class Section(BaseModel):
     """One table of the TOML file: immutable, and closed to unknown keys."""
@@ -91,8 +94,8 @@ class GridConfig(Section):
 
     @model_validator(mode="after")
     def _resolutions_grow(self) -> "GridConfig":
-        if any(b < 2 or b > m for b, m in zip(self.base_resolution, self.max_resolution, strict=True)):
-            raise ValueError("base_resolution must be at least 2 and at most max_resolution on each axis")
+        if any(not 2 <= b <= m <= FINEST for b, m in zip(self.base_resolution, self.max_resolution, strict=True)):
+            raise ValueError(f"on each axis, 2 <= base_resolution <= max_resolution <= {FINEST} must hold")
         return self
 
 
@@ -150,8 +153,8 @@ class SamplerConfig(Section):
 class TrainingConfig(Section):
     """The optimisation."""
 
-    steps: int = Field(default=20000, ge=1, description="training steps")
-    rays_per_step: int = Field(default=16384, ge=1, description="rays per step")
+    steps: int = Field(default=20000, ge=1, le=10**9, description="training steps")
+    rays_per_step: int = Field(default=16384, ge=1, le=2**22, description="rays per step")
     learning_rate: float = Field(default=1e-2, gt=0, description="Adam's rate at step 0")
     learning_rate_end: float = Field(default=2e-4, gt=0, description="rate after schedule_steps")
     schedule: Literal["exponential", "cosine"] = Field(
@@ -161,9 +164,9 @@ class TrainingConfig(Section):
     precision: Literal["auto", "float32", "float16"] = Field(
         default="auto", description="auto: float16 compute on CUDA, float32 on CPU"
     )
-    seed: int = Field(default=42, ge=0, description="seed of parameters, pixels and jitter")
+    seed: int = Field(default=42, ge=0, lt=2**63, description="seed of parameters, pixels and jitter")
     threads: int = Field(
-        default=0, ge=0, description="CPU threads; 0 for all. With 1, CPU training repeats bit for bit"
+        default=0, ge=0, le=1024, description="CPU threads; 0 for all. With 1, CPU training repeats bit for bit"
     )
     log_every: int = Field(default=50, ge=1, description="steps between lines of metrics.jsonl")
     eval_every: int = Field(default=0, ge=0, description="steps between evaluations on held-out views; 0 for none")
@@ -177,7 +180,7 @@ class EvaluationConfig(Section):
     every: int = Field(
         default=10, ge=1, description="every n-th frame of each held-out camera; moving cameras: every n-th image"
     )
-    chunk: int = Field(default=32768, ge=1, description="rays rendered at once")
+    chunk: int = Field(default=32768, ge=1, le=2**22, description="rays rendered at once")
 
 
 class Config(Section):
@@ -231,7 +234,7 @@ def load_config(path: Path, settings: list[str] | None = None) -> Config:
     try:
         values = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: not a readable config file ({error})") from error
+        raise ConfigError(f"{path}: not a readable config file ({error}); restore it or train again") from error
     values.pop("version", None)
     return parse_config(values, settings or [], str(path))
 

@@ -1,7 +1,10 @@
 """Shared fixtures. A process owns one device: `pytest -m gpu` runs on CUDA, everything else on the CPU."""
 
+import os
 import shutil
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported; see msth_taichi.cli.main
 
 import pytest
 import torch

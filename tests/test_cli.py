@@ -288,6 +288,7 @@ def test_an_interrupted_training_says_how_to_continue(msth, tiny_run, monkeypatc
         (["--scale", "nan"], "--scale nan: out of range"),
         (["--scale", "1e6"], "at most 683"),
         (["--frames", "0"], "--frames"),
+        (["--frames", "1000000000000"], "from 1 to 100000"),
         (["--outputs", ""], "choose from rgb"),
         (["--step", "12345"], "12345"),
     ],
@@ -373,6 +374,18 @@ def test_a_bad_resume_leaves_the_run_as_it_was(data, steps, says, refused, run_i
     before = tree(Path())
     assert says in refused("train", data, "--resume", "--output=RUN", "--steps", steps)
     assert tree(Path()) == before
+
+
+def test_a_run_resumes_and_evaluates_where_its_data_set_has_moved_to(msth, tmp_path):
+    data, run = data_sets.dnerf(tmp_path / "data"), tmp_path / "run"
+    status, _, error = msth("train", data, "--preset=dnerf", "--steps=1", "--output", run, *TINY)
+    assert status == 0, error
+    moved = data.rename(tmp_path / "moved")
+    status, _, error = msth("train", moved, "--resume", "--steps=2", "--output", run)
+    assert status == 0, error
+    assert json.loads((run / "scene.json").read_text())["path"] == str(moved)
+    status, out, error = msth("eval", run)
+    assert status == 0 and "PSNR" in out, error
 
 
 def test_a_gpu_out_of_memory_is_told_in_one_line(refused, monkeypatch):

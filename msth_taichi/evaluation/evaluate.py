@@ -26,6 +26,7 @@ from msth_taichi.rendering.pictures import depth_range
 from msth_taichi.rendering.writers import mosaic, save_image
 from msth_taichi.scene.cameras import Cameras
 from msth_taichi.scene.scene import Images, Scene, load_scene
+from msth_taichi.scene.sources import IMAGE_SUFFIXES
 from msth_taichi.training.run import Run
 
 MOSAICS = 8
@@ -108,7 +109,7 @@ def evaluate(
         "protocol": _protocol(run, scene, split, every, views),
     }
     for name, picture in pictures.items():
-        save_image(folder / f"{name.replace('/', '_')}.png", picture)
+        save_image(folder / f"{_file_stem(name)}.png", picture)
     write_json(folder.with_name(f"{folder.name}.json"), result)
     return result
 
@@ -155,6 +156,12 @@ def require_same_cameras(scene: Scene, saved: Scene, run: Path) -> None:
         raise DataError(
             f"{scene.path or scene.name}: its cameras are not those of {run}; give the data set the run was trained on"
         )
+
+
+def _file_stem(name: str) -> str:
+    """A camera's name as a file's: images/000.jpg becomes images_000."""
+    path = Path(name)
+    return str(path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path).replace("/", "_")
 
 
 def _surface_mask(run: Run, cameras: Cameras, images: Images, row: int) -> tuple[torch.Tensor, torch.Tensor]:

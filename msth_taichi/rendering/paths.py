@@ -15,6 +15,7 @@ from msth_taichi.scene.cameras import Cameras
 from msth_taichi.scene.scene import Images, Scene
 
 PATHS = ("test", "spiral", "orbit")
+LONGEST = 100_000
 STILL_FRAMES = 120  # frames of a camera move through a scene that has one moment only
 _FOCUS = 1.0  # distance looked at when the optical axes do not meet
 
@@ -56,8 +57,8 @@ def make_path(scene: Scene, name: str, frames: int | None = None) -> CameraPath:
     """
     if name not in PATHS:
         raise RunError(f"--path {name}: unknown path; use one of {', '.join(PATHS)}")
-    if frames is not None and frames < 1:
-        raise RunError(f"--frames {frames}: a path needs at least 1 frame")
+    if frames is not None and not 1 <= frames <= LONGEST:
+        raise RunError(f"--frames {frames}: out of range; use a number from 1 to {LONGEST}")
     if name == "test":
         return held_out_views(scene, frames)
     train = scene.images("train")

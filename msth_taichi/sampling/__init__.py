@@ -13,7 +13,7 @@ from msth_taichi.scene.statistics import temporal_variance
 
 Sampler = UniformSampler | StaticDynamicSampler
 
-__all__ = ["PixelBatch", "Sampler", "StaticDynamicSampler", "UniformSampler", "make_sampler"]
+__all__ = ["PixelBatch", "Sampler", "StaticDynamicSampler", "UniformSampler", "make_sampler", "require_suited"]
 
 
 def make_sampler(
@@ -34,13 +34,18 @@ def make_sampler(
         >>> sampler = make_sampler(scene, store, config.sampler, device, torch.Generator(device))
         >>> batch = sampler.sample(step=0, count=4096)
     """
+    require_suited(scene, config)
     images = scene.images("train")
     if config.kind == "uniform":
         return UniformSampler(images, scene.cameras, device, generator)
-    if not scene.static_cameras:
+    cameras, variance = temporal_variance(store, images)
+    return StaticDynamicSampler(images, cameras, variance > config.variance, config, device, generator)
+
+
+def require_suited(scene: Scene, config: SamplerConfig) -> None:
+    """Raise ConfigError if `make_sampler` would; needs no frames."""
+    if config.kind == "static_dynamic" and not scene.static_cameras:
         raise ConfigError(
             f"sampler.kind='static_dynamic' needs cameras that stand still, those of '{scene.name}' move; "
             "use sampler.kind='uniform'"
         )
-    cameras, variance = temporal_variance(store, images)
-    return StaticDynamicSampler(images, cameras, variance > config.variance, config, device, generator)

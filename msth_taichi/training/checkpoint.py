@@ -148,8 +148,13 @@ def read_state(folder: Path) -> State:
     """
     path = folder / "state.json"
     try:
-        return State(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
+        values = json.loads(path.read_text())
+        if values.keys() != asdict(State()).keys():
+            raise ValueError(f"expected the keys {', '.join(asdict(State()))}")
+        if not all(type(values[key]) is int and values[key] >= 0 for key in ("step", "since_update")):
+            raise ValueError("step and since_update are not whole numbers")
+        return State(**values)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from error
 
 

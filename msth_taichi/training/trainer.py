@@ -26,7 +26,7 @@ from msth_taichi.files import unwritable, write_text
 from msth_taichi.kernels import runtime
 from msth_taichi.model.losses import losses
 from msth_taichi.model.renderer import RadianceField, anneal_exponent
-from msth_taichi.sampling import make_sampler
+from msth_taichi.sampling import make_sampler, require_suited
 from msth_taichi.scene.frames import FrameStore
 from msth_taichi.scene.scene import Scene
 from msth_taichi.training.checkpoint import State, checkpoint_path, checkpoint_steps, load_training, save_checkpoint
@@ -80,6 +80,7 @@ def train(
     else:
         require_free(path, overwrite)
     _check_transparency(scene, config)
+    require_suited(scene, config.sampler)
     trainer = Trainer(scene, config, path, device, progress)
     if resume:
         trainer.restore()
