@@ -19,6 +19,7 @@ from typing import Any
 import taichi
 import torch
 from bench_captures import RESULTS, commit
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from msth_taichi.config import load_preset
@@ -67,7 +68,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     first = time.perf_counter() - start
     for _ in range(options.warmup):
         trainer.step()
-    frames = trainer.store.frames.nbytes if trainer.store.frames.device == device else 0
+    frames = trainer.store.frames.nbytes if trainer.store.frames.device.type == device.type else 0
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     wait(device)
@@ -107,6 +108,8 @@ def kernels(trainer: Trainer, device: torch.device) -> dict[str, float]:
         wait(device)
     totals: Counter[str] = Counter()
     for event in record.key_averages():
+        if device.type == "cuda" and event.device_type != DeviceType.CUDA:
+            continue  # an operator, whose kernels are listed on their own
         spent = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
         totals[event.key.split("(")[0][:70]] += spent / 1e3 / PROFILED
     return dict(totals.most_common(ROWS))
