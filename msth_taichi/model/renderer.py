@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from msth_taichi.config import Config
-from msth_taichi.model.field import FieldSamples, MaskedField, ProposalField, Space
+from msth_taichi.model.field import MaskedField, ProposalField, Space
 from msth_taichi.model.rays import Rays, camera_rays
 from msth_taichi.ops.composite import composite, weights
 from msth_taichi.ops.resample import resample
@@ -122,8 +122,8 @@ class RadianceField(nn.Module):
             anneal: exponent of the proposal weights.
             train_proposals: let gradients reach the proposals.
             background: (N, 3) colour behind the samples; None for the colour of the last sample.
-            mode: "full"; "static" reads the static table alone; "dynamic" keeps of each density the share
-                1 - m that moves.
+            mode: "full"; "static" reads the static table alone; "dynamic" keeps the samples that
+                move more than they stay, m < 1/2 in the main field.
         """
         bounds = self.config.rays
         jitters = [None] * (len(self.proposals) + 1) if jitter is None else list(jitter.unbind())
@@ -135,8 +135,9 @@ class RadianceField(nn.Module):
         counts = [p.samples for p in self.config.proposals[1:]] + [bounds.samples]
         for proposal, count, offset in zip(self.proposals, counts, jitters[1:], strict=True):
             with torch.set_grad_enabled(train_proposals and torch.is_grad_enabled()):
-                samples = proposal(_centres(rays, t_edges), rays.times, self.compute, static_only)
-                found = weights(_density(samples, mode).view(len(rays), -1), t_edges)
+                positions = _centres(rays, t_edges)
+                samples = proposal(positions, rays.times, self.compute, static_only)
+                found = weights(self._kept(samples.density, positions, mode).view(len(rays), -1), t_edges)
             levels.append(Level(s_edges, found))
             s_edges, t_edges = resample(
                 s_edges,
@@ -149,9 +150,10 @@ class RadianceField(nn.Module):
                 anneal=anneal,
                 jitter=offset,
             )
-        samples = self.field(_centres(rays, t_edges), rays.times, rays.directions, self.compute, static_only)
+        positions = _centres(rays, t_edges)
+        samples = self.field(positions, rays.times, rays.directions, self.compute, static_only)
         assert samples.color is not None
-        density = _density(samples, mode).view(len(rays), -1)
+        density = self._kept(samples.density, positions, mode).view(len(rays), -1)
         out = composite(
             density,
             samples.color.view(3, len(rays), -1),
@@ -167,17 +169,22 @@ class RadianceField(nn.Module):
         """(M,) how static positions (M, 3), scene units, are: 1 static, 0 moving."""
         return self.field.encoding.mask(self.space.to_grid(positions))
 
-    def background(self, count: int, random: torch.Tensor | None = None) -> torch.Tensor | None:
-        """Colour behind `count` rays: (N, 3), or None for each ray's last sample. "random" is `random`, or grey."""
-        kind = self.config.rays.background
-        if kind == "last_sample":
-            return None
-        if kind == "random":
-            return random if random is not None else self._full(count, 0.5)
-        return self._full(count, 1.0 if kind == "white" else 0.0)
+    def background(self, count: int, random: torch.Tensor | None = None, mode: Mode = "full") -> torch.Tensor | None:
+        """Colour behind `count` rays: (N, 3), or None for each ray's last sample.
 
-    def _full(self, count: int, value: float) -> torch.Tensor:
+        "random" is `random`, or grey. A dynamic render has nothing behind it: black for the last sample.
+        """
+        kind = self.config.rays.background
+        if kind == "last_sample" and mode != "dynamic":
+            return None
+        if kind == "random" and random is not None:
+            return random
+        value = {"white": 1.0, "random": 0.5}.get(kind, 0.0)
         return torch.full((count, 3), value, device=self.field.encoding.mask_logits.device)
+
+    def _kept(self, density: torch.Tensor, positions: torch.Tensor, mode: Mode) -> torch.Tensor:
+        """Density (M,) of what a mode shows. The main field's mask decides for the proposals too: theirs is coarser."""
+        return density * (self.mask(positions) < 0.5) if mode == "dynamic" else density
 
     def render_image(self, cameras: Cameras, index: int, time: float, **options) -> dict[str, torch.Tensor]:
         """See `render_image`."""
@@ -222,7 +229,7 @@ def render_image(
             times,
             bounds.near_render or bounds.near,
         )
-        out = model(rays, background=model.background(len(part)), mode=mode)
+        out = model(rays, background=model.background(len(part), mode=mode), mode=mode)
         parts["rgb"].append(out.color.clamp(0, 1))
         parts["depth"].append(out.depth)
         parts["accumulation"].append(out.accumulation)
@@ -237,7 +244,3 @@ def _centres(rays: Rays, t_edges: torch.Tensor) -> torch.Tensor:
     """(N*S, 3) centres of the bins."""
     middle = 0.5 * (t_edges[:, 1:] + t_edges[:, :-1])
     return (rays.origins[:, None] + rays.directions[:, None] * middle[..., None]).view(-1, 3)
-
-
-def _density(samples: FieldSamples, mode: Mode) -> torch.Tensor:
-    return samples.density * (1 - samples.mask) if mode == "dynamic" else samples.density

@@ -247,3 +247,22 @@ def test_rays_are_clipped_only_without_contraction(make_model, make_rays):
     boxed, open_ = make_model("rays.contraction=none", box=0.5), make_model(box=0.5)
     assert make_rays(boxed).far.max() < 3
     assert (make_rays(open_).far == 8).all()
+
+
+def test_dynamic_renders_have_nothing_behind_them(make_model, tiny_scene):
+    model = make_model("rays.background=last_sample")
+    fill_masks(model, 30.0)
+    image = render_image(model, tiny_scene.cameras, 0, 0.2, mode="dynamic")
+    assert image["rgb"].max() < 1e-5 and image["accumulation"].max() < 1e-5
+    assert render_image(model, tiny_scene.cameras, 0, 0.2)["rgb"].max() > 0.1
+
+
+def test_dynamic_renders_follow_the_main_fields_mask(make_model, make_rays):
+    """A proposal whose own mask says static must not hide what moves."""
+    model = make_model()
+    rays = make_rays(model)
+    fill_masks(model, -30.0)
+    with torch.no_grad():
+        model.proposals[0].encoding.mask_logits.fill_(30.0)
+    assert_close(model(rays, mode="dynamic").color, model(rays).color, 1e-5)
+    assert model(rays, mode="dynamic").accumulation.max() > 0.1
