@@ -29,8 +29,9 @@ class _Grids(NamedTuple):
 
 class _MaskedEncoding(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, positions, times, mask_logits, static_table, dynamic_table, grids: _Grids, blend, compute):
-        training = any(ctx.needs_input_grad)
+    def forward(
+        ctx, positions, times, mask_logits, static_table, dynamic_table, grids: _Grids, blend, compute, training
+    ):
         positions, times, mask_logits = positions.detach(), times.detach(), mask_logits.detach()
         static_table, dynamic_table = static_table.detach().to(compute), dynamic_table.detach().to(compute)
         count = len(positions)
@@ -84,7 +85,7 @@ class _MaskedEncoding(torch.autograd.Function):
                     positions, times, mask_logits, *tables, mask, *constants,
                     out_gradient, logit_gradient, position_gradient,
                 )  # fmt: skip
-        return position_gradient, None, logits_gradient, static_gradient, dynamic_gradient, None, None, None
+        return position_gradient, None, logits_gradient, static_gradient, dynamic_gradient, None, None, None, None
 
 
 def masked_encoding(
@@ -144,6 +145,7 @@ def masked_encoding(
     if len(positions) % max(len(times), 1) or (len(positions) and not len(times)):
         raise TensorError(f"times: {len(times)} rays do not divide {len(positions)} samples evenly")
     grids = _Grids(mask_spec, static_spec, dynamic_spec)
-    return _MaskedEncoding.apply(  # type: ignore[no-any-return]
-        positions, times, mask_logits, static_table, dynamic_table, grids, blend, compute or dtype
-    )
+    tensors = (positions, times, mask_logits, static_table, dynamic_table)
+    # asked here: inside forward() gradients are off, and needs_input_grad knows nothing of torch.no_grad
+    training = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    return _MaskedEncoding.apply(*tensors, grids, blend, compute or dtype, training)  # type: ignore[no-any-return]

@@ -1,8 +1,11 @@
 """The fused encoding against its PyTorch twin, its own parts, Taichi's adjoint and finite differences."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+import msth_taichi.ops.masked_encoding as operator
 from msth_taichi.errors import TensorError
 from msth_taichi.grids import GridSpec, mask_spec
 from msth_taichi.kernels.cells import level_constants
@@ -138,11 +141,26 @@ def test_float16_compute_stays_close_and_sums_in_float32(device):
         assert_gradients_close(half, x.grad, 3e-3)
 
 
-def test_no_gradients_no_slope(device):
-    """Rendering keeps nothing for a backward pass."""
-    with torch.no_grad():
-        features, mask = masked_encoding(*random_inputs(3, 3, device), *SPECS)
-    assert not features.requires_grad and not mask.requires_grad
+@pytest.mark.parametrize("wanted", [True, False])
+def test_what_the_adjoint_needs_is_written_only_where_it_will_run(device, monkeypatch, wanted):
+    slopes = []
+
+    def recording(*arguments):
+        kernels = masked_encoding_kernels(*arguments)
+
+        def forward(*tensors):
+            slopes.append(tensors[-1].shape)
+            kernels.forward(*tensors)
+
+        return SimpleNamespace(forward=forward)
+
+    monkeypatch.setattr(operator, "masked_encoding_kernels", recording)
+    # parameters want gradients in either case, as those of a proposal do in a step that does not train it
+    inputs = wanting(random_inputs(3, 3, device), 2, 3, 4)
+    with torch.set_grad_enabled(wanted):
+        features, mask = masked_encoding(*inputs, *SPECS)
+    assert features.requires_grad == mask.requires_grad == wanted
+    assert slopes == [(6, 9) if wanted else (6, 0)]
 
 
 def test_wrong_tensors_are_named(device):
