@@ -108,8 +108,11 @@ def kernels(trainer: Trainer, device: torch.device) -> dict[str, float]:
         wait(device)
     totals: Counter[str] = Counter()
     for event in record.key_averages():
-        if device.type == "cuda" and event.device_type != DeviceType.CUDA:
-            continue  # an operator, whose kernels are listed on their own
+        # operators and annotations, whose kernels are listed on their own
+        if device.type == "cuda" and (
+            event.device_type != DeviceType.CUDA or getattr(event, "is_user_annotation", False)
+        ):
+            continue
         spent = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
         totals[event.key.split("(")[0][:70]] += spent / 1e3 / PROFILED
     return dict(totals.most_common(ROWS))

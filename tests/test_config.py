@@ -150,6 +150,10 @@ def test_unknown_presets_suggest_the_nearest():
         ("proposals=[]", "proposals"),
         ("proposals=[{}, {}, {}]", "proposals"),
         ("training.threads=-1", "training.threads = -1"),
+        ("training.threads=100000", "training.threads = 100000"),
+        ("training.seed=99999999999999999999999", "training.seed"),
+        ("training.rays_per_step=99999999999999", "training.rays_per_step"),
+        ("field.max_resolution=[2048, 2048, 2048, 99999999999999]", "field: on each axis"),
     ],
 )
 def test_values_out_of_range_are_named(setting, says):

@@ -127,7 +127,10 @@ def test_damaged_files_are_named_with_the_remedy(tmp_path, name, damage):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["[]", '{"steps": 5}', "5", "null"])
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "{}", '{"steps": 5}', "5", "null", '{"step": "x", "since_update": 1, "scaler": null}'],
+)
 def test_a_state_of_another_kind_is_named(tmp_path, content):
     folder = Training().save(tmp_path, 5)
     (folder / "state.json").write_text(content)
