@@ -117,7 +117,7 @@ class ProposalConfig(GridConfig):
     log2_static: int = Field(default=18, ge=8, le=26, description="log2 of the entries per level of the static table")
     log2_dynamic: int = Field(default=18, ge=8, le=26, description="log2 of the entries per level of the dynamic table")
     mask_resolution: int = Field(default=64, ge=2, le=512, description="mask cells per axis of space")
-    hidden: int = Field(default=16, ge=8, le=256, description="width of the MLP after the blend")
+    hidden: int = Field(default=16, ge=8, le=64, description="width of the MLP after the blend")
     samples: int = Field(default=128, ge=2, le=1024, description="samples per ray of this proposal")
 
 
@@ -165,8 +165,11 @@ class TrainingConfig(Section):
         default="auto", description="auto: float16 compute on CUDA, float32 on CPU"
     )
     seed: int = Field(default=42, ge=0, lt=2**63, description="seed of parameters, pixels and jitter")
-    threads: int = Field(
-        default=0, ge=0, le=1024, description="CPU threads; 0 for all. With 1, CPU training repeats bit for bit"
+    threads: int = Field(default=0, ge=0, le=1024, description="CPU threads; 0 for all")
+    deterministic: bool = Field(
+        default=True,
+        description="sum the tables' gradients so that two runs are equal bit for bit; on a GPU that is faster too. "
+        "false sums in float32, which keeps gradients a billionth of their level's total",
     )
     log_every: int = Field(default=50, ge=1, description="steps between lines of metrics.jsonl")
     eval_every: int = Field(default=0, ge=0, description="steps between evaluations on held-out views; 0 for none")

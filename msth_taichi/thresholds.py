@@ -8,3 +8,24 @@ MIN_ACCUMULATION = 1e-10
 
 # keeps the interlevel loss finite where the field has no weight; value of the released MSTH code
 INTERLEVEL_EPSILON = 1e-7
+
+# a mask this close to 0 or 1 counts as it: the other table's share would vanish in the rounding of float16
+# features, so that table is neither read nor written
+SATURATED = 2.0**-11
+
+# fixed-point units per one of a mask gradient that is summed as 64-bit integers: 2^27 is then the largest sum, and
+# what a sample adds to the mean over a batch of rays, about 1e-8 where the loss is not scaled, still counts
+MASK_UNITS = 2.0**36
+
+# fixed-point units that a table gradient's sum may reach: 32 bits signed, and room for rounding
+FIXED_LIMIT = 2.0**30
+
+# logit of no density at all: exp of it is zero even in float64
+EMPTY_LOGIT = -1e4
+
+# beyond this logit a sample is opaque at any distance that float32 can tell apart
+MAX_LOGIT = 30.0
+
+# the gradient of exp stops growing here, so that a single sample cannot blow up a step (released MSTH code, after
+# Instant-NGP)
+MAX_GRADIENT_LOGIT = 15.0

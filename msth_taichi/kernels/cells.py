@@ -1,5 +1,5 @@
-"""Device functions shared by the grid kernels: the cell of a position, the slots of its corners, interpolation,
-and the scatter of gradients.
+"""Device functions shared by the grid kernels: the cell of a position, the slots of its corners, interpolation, and
+the scatter of gradients.
 
 Letters: D axes, C = 2^D corners of a cell (bit d of a corner says whether it is the upper one along axis d),
 L levels, F features, M samples, E table entries.
@@ -7,6 +7,7 @@ L levels, F features, M samples, E table entries.
 
 from functools import cache
 from types import SimpleNamespace
+from typing import Literal
 
 import taichi as ti
 import torch
@@ -15,9 +16,21 @@ from msth_taichi.grids import PRIMES, GridSpec
 
 TAICHI_DTYPE = {torch.float16: ti.f16, torch.float32: ti.f32, torch.float64: ti.f64}
 
-# neighbouring samples of a ray that one thread takes: their gradients are summed in registers while the cell stays
-# the same, which halves the atomics near surfaces
+Sums = Literal["fixed", "atomic", "serial"]
+"""How gradients that meet in one entry are added.
+
+    fixed   both features as 32-bit integers in one 64-bit atomic: half the atomics, and any order gives the same bits
+    atomic  one float atomic per feature
+    serial  plain additions, for a loop that owns its level: what a CPU does best
+"""
+
+# neighbouring samples of a ray that one GPU thread takes: their gradients are summed in registers while the cell
+# stays the same, which halves the atomics near surfaces
 RUN = 8
+# samples of one level that a CPU takes in a row: what depends on the level alone is then computed once
+BLOCK = 64
+# Taichi gives a CPU thread at least 512 iterations of a loop, so a long task is spread over as many
+GRAIN = 512
 
 # PRIMES as the signed 32-bit integers with the same bits; products wrap alike
 _SIGNED_PRIMES = tuple((p + 2**31) % 2**32 - 2**31 for p in PRIMES)
@@ -28,32 +41,130 @@ def real_of(dtype: torch.dtype):
     return ti.f64 if dtype == torch.float64 else ti.f32
 
 
+def word_of(dtype: torch.dtype, features: int) -> torch.dtype | None:
+    """Integer dtype of a whole entry, so that its two features come in one load; None where they do not fit."""
+    words = {torch.float16: torch.int32, torch.float32: torch.int64}
+    return words.get(dtype) if features == 2 else None
+
+
+def as_words(table: torch.Tensor) -> torch.Tensor:
+    """(E, F) table as the kernels of its dtype read it: (E, 1) words where an entry fits into one."""
+    word = word_of(table.dtype, table.shape[1])
+    return table.view(word) if word else table
+
+
+def table_type(dtype: torch.dtype, features: int):
+    """Taichi type of an argument that holds `as_words` of a table."""
+    word = word_of(dtype, features)
+    return ti.types.ndarray(dtype={None: TAICHI_DTYPE[dtype], torch.int32: ti.i32, torch.int64: ti.i64}[word], ndim=2)
+
+
+def sums_type(sums: Sums, real):
+    """Taichi type of an argument that table gradients are added to: (E, 1) packed, or (E, F)."""
+    return ti.types.ndarray(dtype=ti.i64 if sums == "fixed" else real, ndim=2)
+
+
 @cache
 def level_constants(spec: GridSpec, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a kernel reads about each level: scales (L, D), and int32 rows (L, 2 + D) of offset, entries, strides.
+    """What a kernel reads about each level: scales (L, D), and int32 rows (L, 3 + D).
 
-    The strides of a hashed level are all zero.
+    A row holds offset, entries - 1, whether the level is dense, and a factor per axis: its stride where the
+    level is dense, else its prime.
     """
-    rows = [[o, n, *s] for o, n, s in zip(spec.offsets, spec.entries, spec.strides, strict=True)]
+    primes = _SIGNED_PRIMES[: spec.axes]
+    rows = [
+        [offset, entries - 1, int(any(strides)), *(strides if any(strides) else primes)]
+        for offset, entries, strides in zip(spec.offsets, spec.entries, spec.strides, strict=True)
+    ]
     scales = torch.tensor(spec.scales, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
     return scales.to(device), torch.tensor(rows, dtype=torch.int32, device=device)
 
 
 @cache
-def cell_functions(axes: int, features: int, real, timed: bool) -> SimpleNamespace:
+def joined_constants(
+    specs: tuple[GridSpec, ...], device: torch.device, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`level_constants` of several grids, one below the other: each argument of a launch costs microseconds."""
+    parts = [level_constants(spec, device, dtype) for spec in specs]
+    widest = max(spec.axes for spec in specs)
+    scales, integers = (
+        torch.cat([torch.nn.functional.pad(x, (0, extra + widest - x.shape[1])) for x in column]).contiguous()
+        for column, extra in zip(zip(*parts, strict=True), (0, 3), strict=True)
+    )
+    return scales, integers
+
+
+@cache
+def pair_functions() -> SimpleNamespace:
+    """Device functions for two floats in one integer word, the first in its low half."""
+
+    @ti.func
+    def unpack16(word):
+        low = ti.bit_cast(ti.cast(word & 0xFFFF, ti.u16), ti.f16)
+        high = ti.bit_cast(ti.cast((word >> 16) & 0xFFFF, ti.u16), ti.f16)
+        return ti.Vector([ti.cast(low, ti.f32), ti.cast(high, ti.f32)])
+
+    @ti.func
+    def unpack32(word):
+        low, high = ti.cast(word, ti.i32), ti.cast(word >> 32, ti.i32)
+        return ti.Vector([ti.bit_cast(low, ti.f32), ti.bit_cast(high, ti.f32)])
+
+    @ti.func
+    def pack16(pair):
+        low = ti.cast(ti.bit_cast(ti.cast(pair[0], ti.f16), ti.u16), ti.i32)
+        high = ti.cast(ti.bit_cast(ti.cast(pair[1], ti.f16), ti.u16), ti.i32)
+        return (high << 16) | low
+
+    @ti.func
+    def pack32(pair):
+        low = ti.cast(ti.bit_cast(ti.cast(pair[0], ti.f32), ti.u32), ti.i64)
+        high = ti.cast(ti.bit_cast(ti.cast(pair[1], ti.f32), ti.i32), ti.i64)
+        return (high << 32) | low
+
+    @ti.func
+    def pack_fixed(a, b):
+        """Two integers of 32 bits whose sums can be added as one: the low one borrows from the high one."""
+        return (ti.cast(b, ti.i64) << 32) + ti.cast(a, ti.i64)
+
+    @ti.func
+    def unpack_fixed(word):
+        low = ti.cast(ti.cast(word, ti.i32), ti.i64)
+        return ti.Vector([ti.cast(low, ti.f32), ti.cast((word - low) >> 32, ti.f32)])
+
+    @ti.func
+    def nearest(x):
+        return ti.cast(ti.floor(x + 0.5), ti.i32)
+
+    return SimpleNamespace(
+        unpack16=unpack16,
+        unpack32=unpack32,
+        pack16=pack16,
+        pack32=pack32,
+        pack_fixed=pack_fixed,
+        unpack_fixed=unpack_fixed,
+        nearest=nearest,
+    )
+
+
+@cache
+def cell_functions(axes: int, features: int, dtype: torch.dtype, timed: bool, sums: Sums = "atomic") -> SimpleNamespace:
     """Device functions for grids of D = `axes` axes.
 
     Args:
         features: F.
-        real: Taichi float type of the arithmetic.
+        dtype: of the table, which they take as `as_words`.
         timed: the last axis is a ray's time, read from an array of its own.
+        sums: how the scatter adds.
     """
     corners = 2**axes
+    real = real_of(dtype)
+    word = word_of(dtype, features)
     point = ti.types.vector(axes, real)
     cell_type = ti.types.vector(axes, ti.i32)
     value_type = ti.types.vector(features, real)
     corner_sums = ti.types.matrix(corners, features, real)
     space_axes = axes - 1 if timed else axes
+    pairs = pair_functions()
 
     @ti.func
     def load_point(positions: ti.template(), times: ti.template(), sample, samples_per_ray):
@@ -85,21 +196,36 @@ def cell_functions(axes: int, features: int, real, timed: bool) -> SimpleNamespa
 
     @ti.func
     def read_level(integers: ti.template(), level):
-        strides = cell_type(0)
+        factors = cell_type(0)
         for d in ti.static(range(axes)):
-            strides[d] = integers[level, 2 + d]
-        return integers[level, 0], integers[level, 1], strides
+            factors[d] = integers[level, 3 + d]
+        return integers[level, 0], integers[level, 1], integers[level, 2], factors
 
     @ti.func
-    def slot(cell, corner: ti.template(), offset, entries, strides):
-        dense = 0
-        hashed = 0
+    def slot(cell, corner: ti.template(), offset, last, dense, factors):
+        """Entry of a cell's corner. The compiler shares what corners have in common."""
+        total = 0
+        mixed = 0
         for d in ti.static(range(axes)):
-            vertex = cell[d] + ((corner >> d) & 1)
-            dense += vertex * strides[d]
-            hashed ^= vertex * ti.static(_SIGNED_PRIMES[d])
+            part = cell[d] * factors[d]
+            if ti.static((corner >> d) & 1):
+                part += factors[d]
+            total += part
+            mixed ^= part
         # a hashed level has 2^T entries. No branch: Taichi's autodiff reads its integers before they are written
-        return offset + ti.select(strides[0] != 0, dense, hashed & (entries - 1))
+        return offset + ti.select(dense != 0, total, mixed & last)
+
+    @ti.func
+    def entry_value(table: ti.template(), entry):
+        value = value_type(0)
+        if ti.static(word == torch.int32):
+            value = pairs.unpack16(table[entry, 0])
+        elif ti.static(word == torch.int64):
+            value = pairs.unpack32(table[entry, 0])
+        else:
+            for f in ti.static(range(features)):
+                value[f] = ti.cast(table[entry, f], real)
+        return value
 
     @ti.func
     def corner_weight(fraction, corner: ti.template()):
@@ -128,13 +254,11 @@ def cell_functions(axes: int, features: int, real, timed: bool) -> SimpleNamespa
     def interpolate(x, table: ti.template(), scales: ti.template(), integers: ti.template(), level):
         inside = is_inside(x) == 1
         cell, fraction = locate(ti.select(inside, x, point(0)), scales, level)
-        offset, entries, strides = read_level(integers, level)
+        offset, last, dense, factors = read_level(integers, level)
         total = value_type(0)
         for corner in ti.static(range(corners)):
             weight = ti.select(inside, corner_weight(fraction, corner), ti.cast(0, real))
-            entry = slot(cell, corner, offset, entries, strides)
-            for f in ti.static(range(features)):
-                total[f] += weight * ti.cast(table[entry, f], real)
+            total += weight * entry_value(table, slot(cell, corner, offset, last, dense, factors))
         return total
 
     @ti.func
@@ -143,20 +267,35 @@ def cell_functions(axes: int, features: int, real, timed: bool) -> SimpleNamespa
         total = point(0)
         if is_inside(x):
             cell, fraction = locate(x, scales, level)
-            offset, entries, strides = read_level(integers, level)
+            offset, last, dense, factors = read_level(integers, level)
             for corner in ti.static(range(corners)):
-                entry = slot(cell, corner, offset, entries, strides)
-                value = ti.cast(0.0, real)
-                for f in ti.static(range(features)):
-                    value += gradient[f] * ti.cast(table[entry, f], real)
+                value = gradient.dot(entry_value(table, slot(cell, corner, offset, last, dense, factors)))
                 for d in ti.static(range(axes)):
                     total[d] += value * corner_slope(fraction, corner, d) * scales[level, d]
         return total
 
     @ti.func
-    def scatter_run(
+    def add_to_entry(table_sums: ti.template(), entry, corner: ti.template(), values, scale):
+        """Add row `corner` of `values` (C, F) to an entry; `scale` is fixed-point units per one."""
+        if ti.static(sums == "fixed"):
+            a = pairs.nearest(values[corner, 0] * scale)
+            b = pairs.nearest(values[corner, 1] * scale)
+            if a != 0 or b != 0:
+                ti.atomic_add(table_sums[entry, 0], pairs.pack_fixed(a, b))
+        else:
+            for f in ti.static(range(features)):
+                if ti.static(sums == "serial"):
+                    # an augmented assignment would become an atomic
+                    table_sums[entry, f] = table_sums[entry, f] + values[corner, f]
+                else:
+                    ti.atomic_add(table_sums[entry, f], values[corner, f])
+
+    @ti.func
+    def scatter_span(
         level,
-        run,
+        row,  # of the level in scales and integers
+        first,
+        count,  # samples first to first + count - 1, a whole thread's work
         samples_per_ray,
         positions: ti.template(),
         times: ti.template(),
@@ -165,37 +304,38 @@ def cell_functions(axes: int, features: int, real, timed: bool) -> SimpleNamespa
         scales: ti.template(),
         integers: ti.template(),
         out_gradient: ti.template(),  # (L*F, M)
-        table_gradient: ti.template(),  # (E, F)
+        table_sums: ti.template(),
+        sum_scale,
     ):
-        """Add the table gradient of RUN neighbouring samples at one level."""
-        offset, entries, strides = read_level(integers, level)
+        """Add the table gradient of neighbouring samples at one level."""
+        offset, last, dense, factors = read_level(integers, row)
         cell = cell_type(0)
-        sums = corner_sums(0)
+        pending_sums = corner_sums(0)
         pending = 0
-        for k in range(RUN + 1):  # the last round only empties the registers
-            sample = run * RUN + k
+        for k in range(count + 1):  # the last round only empties the registers
+            sample = first + k
             gradient = value_type(0)
             fraction = point(0)
             next_cell = cell
             some = 0
-            if k < RUN and sample < positions.shape[0]:
+            if k < count and sample < positions.shape[0]:
                 factor = share(mask, sample)
-                for f in ti.static(range(features)):
-                    gradient[f] = factor * ti.cast(out_gradient[level * features + f, sample], real)
-                    if gradient[f] != 0:
-                        some = 1
+                if factor != 0:
+                    for f in ti.static(range(features)):
+                        gradient[f] = factor * ti.cast(out_gradient[level * features + f, sample], real)
+                        if gradient[f] != 0:
+                            some = 1
                 if some == 1:
                     x = load_point(positions, times, sample, samples_per_ray)
                     if is_inside(x):
-                        next_cell, fraction = locate(x, scales, level)
+                        next_cell, fraction = locate(x, scales, row)
                     else:
                         some = 0
-            if pending == 1 and (k == RUN or (some == 1 and any(next_cell != cell))):
+            if pending == 1 and (k == count or (some == 1 and any(next_cell != cell))):
                 for corner in ti.static(range(corners)):
-                    entry = slot(cell, corner, offset, entries, strides)
-                    for f in ti.static(range(features)):
-                        ti.atomic_add(table_gradient[entry, f], sums[corner, f])
-                sums = corner_sums(0)
+                    entry = slot(cell, corner, offset, last, dense, factors)
+                    add_to_entry(table_sums, entry, corner, pending_sums, sum_scale)
+                pending_sums = corner_sums(0)
                 pending = 0
             if some == 1:
                 cell = next_cell
@@ -203,7 +343,7 @@ def cell_functions(axes: int, features: int, real, timed: bool) -> SimpleNamespa
                 for corner in ti.static(range(corners)):
                     weight = corner_weight(fraction, corner)
                     for f in ti.static(range(features)):
-                        sums[corner, f] += weight * gradient[f]
+                        pending_sums[corner, f] += weight * gradient[f]
 
     return SimpleNamespace(
         point=point,
@@ -214,8 +354,9 @@ def cell_functions(axes: int, features: int, real, timed: bool) -> SimpleNamespa
         locate=locate,
         read_level=read_level,
         slot=slot,
+        entry_value=entry_value,
         corner_weight=corner_weight,
         interpolate=interpolate,
         position_gradient=position_gradient,
-        scatter_run=scatter_run,
+        scatter_span=scatter_span,
     )

@@ -18,6 +18,7 @@ import taichi as ti
 import torch
 
 from msth_taichi.kernels.cells import real_of
+from msth_taichi.kernels.launch import launchers
 from msth_taichi.thresholds import MIN_ACCUMULATION, OPAQUE
 
 
@@ -117,7 +118,7 @@ def weights_kernels(dtype: torch.dtype, taichi_adjoint: bool = False) -> SimpleN
                 density_gradient[ray, i] = tau_gradient * volume.width(t_edges, ray, i)
                 behind += weights[ray, i] * slope
 
-    return SimpleNamespace(forward=forward, backward=backward)
+    return launchers(forward=forward, backward=backward)
 
 
 @cache
@@ -219,4 +220,4 @@ def composite_kernels(dtype: torch.dtype, last_sample: bool, taichi_adjoint: boo
                 for c in ti.static(range(3)):
                     colors_gradient[c, ray, samples - 1] += color_gradient[ray, c] * transmittance
 
-    return SimpleNamespace(forward=forward, backward=backward)
+    return launchers(forward=forward, backward=backward)

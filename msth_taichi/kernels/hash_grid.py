@@ -1,7 +1,7 @@
 """N-D multi-resolution hash grid: lookup, and its gradients to the table and to positions.
 
-One thread takes one level of one sample, level-major, so that a warp shares a level and that level's table stays in
-the cache; outputs are feature-major, so that neighbouring threads write neighbouring addresses.
+Levels are the outer loop, so that a level's table stays in the cache; on a GPU one thread takes one sample at one
+level. Outputs are feature-major, so that neighbouring threads write neighbouring addresses.
 """
 
 from functools import cache
@@ -10,36 +10,51 @@ from types import SimpleNamespace
 import taichi as ti
 import torch
 
-from msth_taichi.kernels.cells import RUN, TAICHI_DTYPE, cell_functions, real_of
+from msth_taichi.kernels.cells import GRAIN, RUN, TAICHI_DTYPE, Sums, cell_functions, real_of, sums_type, table_type
+from msth_taichi.kernels.launch import launchers
 
 
 @cache
-def hash_grid_kernels(axes: int, features: int, dtype: torch.dtype) -> SimpleNamespace:
-    """Kernels for tables of `dtype`; see `msth_taichi.ops.hash_grid` for what they compute."""
+def hash_grid_kernels(axes: int, features: int, dtype: torch.dtype, sums: Sums, block: int) -> SimpleNamespace:
+    """Kernels for tables of `dtype`; see `msth_taichi.ops.hash_grid` for what they compute.
+
+    `block` is the number of samples that one thread of the forward kernel takes.
+    """
     real = real_of(dtype)
     stored = TAICHI_DTYPE[dtype]
-    grid = cell_functions(axes, features, real, False)
+    grid = cell_functions(axes, features, dtype, False, sums)
     real_matrix = ti.types.ndarray(dtype=real, ndim=2)
     stored_matrix = ti.types.ndarray(dtype=stored, ndim=2)
     level_rows = ti.types.ndarray(dtype=ti.i32, ndim=2)
+    vector = ti.types.ndarray(dtype=ti.f32, ndim=1)
 
     @ti.func
     def whole_share(mask: ti.template(), sample):
         return ti.cast(1.0, real)
 
+    @ti.func
+    def encode(level, sample, positions: ti.template(), table: ti.template(), scales: ti.template(),
+               integers: ti.template(), out: ti.template()):  # fmt: skip
+        x = grid.load_point(positions, positions, sample, 1)
+        value = grid.interpolate(x, table, scales, integers, level)
+        for f in ti.static(range(features)):
+            out[level * features + f, sample] = ti.cast(value[f], stored)
+
     @ti.kernel
     def forward(
         positions: real_matrix,  # (M, D)
-        table: stored_matrix,  # (E, F)
+        table: table_type(dtype, features),
         scales: real_matrix,  # (L, D)
-        integers: level_rows,  # (L, 2 + D)
+        integers: level_rows,  # (L, 3 + D)
         out: stored_matrix,  # (L*F, M)
     ):
-        for level, sample in ti.ndrange(scales.shape[0], positions.shape[0]):
-            x = grid.load_point(positions, positions, sample, 1)
-            value = grid.interpolate(x, table, scales, integers, level)
-            for f in ti.static(range(features)):
-                out[level * features + f, sample] = ti.cast(value[f], stored)
+        if ti.static(block == 1):
+            for level, sample in ti.ndrange(scales.shape[0], positions.shape[0]):
+                encode(level, sample, positions, table, scales, integers, out)
+        else:
+            for level, part in ti.ndrange(scales.shape[0], (positions.shape[0] + block - 1) // block):
+                for sample in range(part * block, ti.min((part + 1) * block, positions.shape[0])):
+                    encode(level, sample, positions, table, scales, integers, out)
 
     @ti.kernel
     def backward_table(
@@ -47,18 +62,27 @@ def hash_grid_kernels(axes: int, features: int, dtype: torch.dtype) -> SimpleNam
         scales: real_matrix,
         integers: level_rows,
         out_gradient: stored_matrix,  # (L*F, M)
-        table_gradient: real_matrix,  # (E, F), zero on entry
+        table_sums: sums_type(sums, real),  # zero on entry
+        sum_scales: vector,  # (L,) fixed-point units per one; not read by other sums
     ):
-        for level, run in ti.ndrange(scales.shape[0], (positions.shape[0] + RUN - 1) // RUN):
-            grid.scatter_run(
-                level, run, 1, positions, positions, whole_share, positions,
-                scales, integers, out_gradient, table_gradient,
-            )  # fmt: skip
+        if ti.static(sums == "serial"):
+            for item in range(scales.shape[0] * GRAIN):  # a thread owns its levels
+                if item % GRAIN == 0:
+                    grid.scatter_span(
+                        item // GRAIN, item // GRAIN, 0, positions.shape[0], 1, positions, positions,
+                        whole_share, positions, scales, integers, out_gradient, table_sums, 0.0,
+                    )  # fmt: skip
+        else:
+            for level, run in ti.ndrange(scales.shape[0], (positions.shape[0] + RUN - 1) // RUN):
+                grid.scatter_span(
+                    level, level, run * RUN, RUN, 1, positions, positions, whole_share, positions,
+                    scales, integers, out_gradient, table_sums, sum_scales[level],
+                )  # fmt: skip
 
     @ti.kernel
     def backward_positions(
         positions: real_matrix,
-        table: stored_matrix,
+        table: table_type(dtype, features),
         scales: real_matrix,
         integers: level_rows,
         out_gradient: stored_matrix,
@@ -75,4 +99,4 @@ def hash_grid_kernels(axes: int, features: int, dtype: torch.dtype) -> SimpleNam
             for d in ti.static(range(axes)):
                 position_gradient[sample, d] = total[d]
 
-    return SimpleNamespace(forward=forward, backward_table=backward_table, backward_positions=backward_positions)
+    return launchers(forward=forward, backward_table=backward_table, backward_positions=backward_positions)

@@ -1,4 +1,7 @@
-"""Single-level mask grid: m = sigmoid(trilinear logit), and its gradients to logits and positions."""
+"""Single-level mask grid: m = sigmoid(trilinear logit), and its gradients to logits and positions.
+
+Letters: M samples, E vertices.
+"""
 
 from functools import cache
 from types import SimpleNamespace
@@ -6,27 +9,40 @@ from types import SimpleNamespace
 import taichi as ti
 import torch
 
-from msth_taichi.kernels.cells import TAICHI_DTYPE, cell_functions
+from msth_taichi.kernels.cells import Sums, cell_functions, real_of, sums_type, table_type
+from msth_taichi.kernels.launch import launchers
+from msth_taichi.thresholds import MASK_UNITS, SATURATED
 
 
 @cache
-def mask_functions(real) -> SimpleNamespace:
-    """Device functions of the mask, shared with the masked encoding."""
-    grid = cell_functions(3, 1, real, False)
+def mask_functions(dtype: torch.dtype, sums: Sums = "atomic") -> SimpleNamespace:
+    """Device functions of the mask for logits of `dtype`, shared with the fields' kernels."""
+    real = real_of(dtype)
+    grid = cell_functions(3, 1, dtype, False)
 
     @ti.func
     def mask_at(x, logits: ti.template(), scales: ti.template(), integers: ti.template()):
         value = grid.interpolate(x, logits, scales, integers, 0)
-        return 1 / (1 + ti.exp(-value[0]))
+        mask = 1 / (1 + ti.exp(-value[0]))
+        mask = ti.select(mask < real(SATURATED), ti.cast(0, real), mask)
+        return ti.select(mask > real(1 - SATURATED), ti.cast(1, real), mask)
 
     @ti.func
-    def scatter_mask(x, logit_gradient, scales: ti.template(), integers: ti.template(), logits_gradient: ti.template()):
+    def scatter_mask(x, logit_gradient, scales: ti.template(), integers: ti.template(), mask_sums: ti.template()):
         if logit_gradient != 0 and grid.is_inside(x):
             cell, fraction = grid.locate(x, scales, 0)
-            offset, entries, strides = grid.read_level(integers, 0)
+            offset, last, dense, factors = grid.read_level(integers, 0)
             for corner in ti.static(range(grid.corners)):
-                entry = grid.slot(cell, corner, offset, entries, strides)
-                ti.atomic_add(logits_gradient[entry, 0], grid.corner_weight(fraction, corner) * logit_gradient)
+                entry = grid.slot(cell, corner, offset, last, dense, factors)
+                value = grid.corner_weight(fraction, corner) * logit_gradient
+                if ti.static(sums == "fixed"):
+                    units = ti.cast(ti.floor(value * real(MASK_UNITS) + 0.5), ti.i64)
+                    if units != 0:
+                        ti.atomic_add(mask_sums[entry, 0], units)
+                elif ti.static(sums == "serial"):
+                    mask_sums[entry, 0] = mask_sums[entry, 0] + value
+                else:
+                    ti.atomic_add(mask_sums[entry, 0], value)
 
     @ti.func
     def mask_position_gradient(
@@ -45,14 +61,20 @@ def mask_functions(real) -> SimpleNamespace:
 @cache
 def mask_grid_kernels(dtype: torch.dtype) -> SimpleNamespace:
     """Kernels for logits of `dtype` (float32 or float64); see `msth_taichi.ops.mask_grid`."""
-    real = TAICHI_DTYPE[dtype]
-    grid = mask_functions(real)
+    real = real_of(dtype)
+    grid = mask_functions(dtype)
     matrix = ti.types.ndarray(dtype=real, ndim=2)
     vector = ti.types.ndarray(dtype=real, ndim=1)
     level_rows = ti.types.ndarray(dtype=ti.i32, ndim=2)
 
     @ti.kernel
-    def forward(positions: matrix, logits: matrix, scales: matrix, integers: level_rows, mask: vector):
+    def forward(
+        positions: matrix,  # (M, 3)
+        logits: table_type(dtype, 1),
+        scales: matrix,
+        integers: level_rows,
+        mask: vector,  # (M,)
+    ):
         for sample in range(positions.shape[0]):
             x = grid.load_point(positions, positions, sample, 1)
             mask[sample] = grid.mask_at(x, logits, scales, integers)
@@ -60,12 +82,12 @@ def mask_grid_kernels(dtype: torch.dtype) -> SimpleNamespace:
     @ti.kernel
     def backward(
         positions: matrix,
-        logits: matrix,
+        logits: table_type(dtype, 1),
         scales: matrix,
         integers: level_rows,
         mask: vector,
         mask_gradient: vector,
-        logits_gradient: matrix,  # (E, 1), zero on entry
+        logits_gradient: sums_type("atomic", real),  # (E, 1), zero on entry
         position_gradient: matrix,  # (M, 3), or empty where it is not wanted
     ):
         for sample in range(positions.shape[0]):
@@ -77,4 +99,4 @@ def mask_grid_kernels(dtype: torch.dtype) -> SimpleNamespace:
                 for d in ti.static(range(3)):
                     position_gradient[sample, d] = slope[d]
 
-    return SimpleNamespace(forward=forward, backward=backward)
+    return launchers(forward=forward, backward=backward)

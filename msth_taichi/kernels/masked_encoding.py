@@ -1,8 +1,8 @@
 """The masked space-time encoding in one launch: mask, 3D table, 4D table and their blend; and its adjoint.
 
 Two GPU kernels forward: one thread per sample for the mask, then one per (level, sample) for both tables.
-What the mask's gradient needs of the tables, d(features)/dm, is written forward: reading it back costs a
-fiftieth of looking both tables up again.
+Where the mask is saturated, the table without a share is not touched. What the mask's gradient needs of the
+tables, d(features)/dm, is written forward: reading it back costs a fiftieth of looking both tables up again.
 """
 
 from functools import cache
@@ -11,79 +11,213 @@ from types import SimpleNamespace
 import taichi as ti
 import torch
 
-from msth_taichi.kernels.cells import RUN, TAICHI_DTYPE, cell_functions, real_of
+from msth_taichi.kernels.cells import GRAIN, RUN, TAICHI_DTYPE, Sums, cell_functions, real_of, sums_type, table_type
+from msth_taichi.kernels.contract import contract_functions
+from msth_taichi.kernels.launch import launchers
 from msth_taichi.kernels.mask_grid import mask_functions
+from msth_taichi.kernels.sample_positions import ray_functions
 
 
 @cache
-def masked_encoding_kernels(features: int, dtype: torch.dtype, blend: str) -> SimpleNamespace:
-    """Kernels for tables of `dtype` and one blend; see `msth_taichi.ops.masked_encoding`.
+def blend_functions(features: int, dtype: torch.dtype, blend: str, sums: Sums = "atomic") -> SimpleNamespace:
+    """Device functions of both grids, the mask, and each table's share, for tables of `dtype`.
 
     `blend` is "mst", "mt", "add", or "static" for the 3D table alone.
     """
     real = real_of(dtype)
-    stored = TAICHI_DTYPE[dtype]
-    space = cell_functions(3, features, real, False)
-    spacetime = cell_functions(4, features, real, True)
-    mask_field = mask_functions(real)
+    space = cell_functions(3, features, dtype, False, sums)
+    spacetime = cell_functions(4, features, dtype, True, sums)
+    masks = mask_functions(torch.float64 if dtype == torch.float64 else torch.float32, sums)
     has_dynamic = blend != "static"
     has_slope = blend in ("mst", "mt")
-    matrix = ti.types.ndarray(dtype=real, ndim=2)
-    vector = ti.types.ndarray(dtype=real, ndim=1)
-    stored_matrix = ti.types.ndarray(dtype=stored, ndim=2)
-    level_rows = ti.types.ndarray(dtype=ti.i32, ndim=2)
+    # Taichi's autodiff fails on integers that change inside a branch; float64 is there to be held against it
+    skips = dtype != torch.float64
 
     @ti.func
-    def static_share(mask: ti.template(), sample):
+    def static_share(m):
         share = ti.cast(1.0, real)
         if ti.static(blend == "mst"):
-            share = mask[sample]
+            share = m
         return share
 
     @ti.func
-    def dynamic_share(mask: ti.template(), sample):
+    def dynamic_share(m):
         share = ti.cast(1.0, real)
         if ti.static(has_slope):
-            share = 1 - mask[sample]
+            share = 1 - m
         return share
+
+    @ti.func
+    def levels(scales: ti.template()):
+        return (scales.shape[0] - 1) // 2
+
+    @ti.func
+    def static_row(level):
+        """Row of a level in the constants: the mask's comes first, then the static grid's, then the dynamic one's."""
+        return 1 + level
+
+    @ti.func
+    def dynamic_row(scales: ti.template(), level):
+        return 1 + levels(scales) + level
+
+    @ti.func
+    def lookup(x, t, m, static_table: ti.template(), dynamic_table: ti.template(),
+               scales: ti.template(), integers: ti.template(), level):  # fmt: skip
+        """Blended features at one level, and their derivative to the mask."""
+        static = space.value(0)
+        if ti.static(skips and blend == "mst"):
+            if m > 0:
+                static = space.interpolate(x, static_table, scales, integers, static_row(level))
+        else:
+            static = space.interpolate(x, static_table, scales, integers, static_row(level))
+        value = static_share(m) * static
+        change = static * 0
+        if ti.static(has_dynamic):
+            xt = spacetime.point(x[0], x[1], x[2], t)
+            dynamic = spacetime.value(0)
+            if ti.static(skips and has_slope):
+                if m < 1:
+                    dynamic = spacetime.interpolate(xt, dynamic_table, scales, integers, dynamic_row(scales, level))
+            else:
+                dynamic = spacetime.interpolate(xt, dynamic_table, scales, integers, dynamic_row(scales, level))
+            value += dynamic_share(m) * dynamic
+            change = -dynamic
+            if ti.static(blend == "mst"):
+                change += static
+        return value, change
+
+    return SimpleNamespace(
+        space=space,
+        spacetime=spacetime,
+        masks=masks,
+        has_dynamic=has_dynamic,
+        has_slope=has_slope,
+        static_share=static_share,
+        dynamic_share=dynamic_share,
+        levels=levels,
+        static_row=static_row,
+        dynamic_row=dynamic_row,
+        lookup=lookup,
+    )
+
+
+@cache
+def masked_encoding_kernels(
+    features: int, dtype: torch.dtype, blend: str, sums: Sums, block: int, contraction: str = "none"
+) -> SimpleNamespace:
+    """Kernels for tables of `dtype` and one blend; see `msth_taichi.ops.masked_encoding`.
+
+    `block` is the number of samples that one thread of the forward kernel takes at a level; `contraction` is that of
+    `forward_along`.
+    """
+    real = real_of(dtype)
+    stored = TAICHI_DTYPE[dtype]
+    fields = blend_functions(features, dtype, blend, sums)
+    space, spacetime, masks = fields.space, fields.spacetime, fields.masks
+    scene = contract_functions(real, contraction)
+    rays = ray_functions(real)
+    matrix = ti.types.ndarray(dtype=real, ndim=2)
+    vector = ti.types.ndarray(dtype=real, ndim=1)
+    floats = ti.types.ndarray(dtype=ti.f32, ndim=1)
+    stored_matrix = ti.types.ndarray(dtype=stored, ndim=2)
+    level_rows = ti.types.ndarray(dtype=ti.i32, ndim=2)
+    table = table_type(dtype, features)
+    logits = table_type(torch.float64 if dtype == torch.float64 else torch.float32, 1)
+    summed = sums_type(sums, real)
+
+    @ti.func
+    def static_share_of(mask: ti.template(), sample):
+        return fields.static_share(mask[sample])
+
+    @ti.func
+    def dynamic_share_of(mask: ti.template(), sample):
+        return fields.dynamic_share(mask[sample])
+
+    @ti.func
+    def encode(level, sample, positions: ti.template(), times: ti.template(), static_table: ti.template(),
+               dynamic_table: ti.template(), scales: ti.template(), integers: ti.template(), out: ti.template(),
+               mask: ti.template(), slope: ti.template()):  # fmt: skip
+        x = space.load_point(positions, times, sample, 1)
+        t = times[sample // (positions.shape[0] // times.shape[0])]
+        value, change = fields.lookup(x, t, mask[sample], static_table, dynamic_table, scales, integers, level)
+        for f in ti.static(range(features)):
+            out[level * features + f, sample] = ti.cast(value[f], stored)
+            if ti.static(fields.has_slope):
+                if slope.shape[1] > 0:
+                    slope[level * features + f, sample] = ti.cast(change[f], stored)
 
     @ti.kernel
     def forward(
         positions: matrix,  # (M, 3)
         times: vector,  # (N,), M a multiple of N
-        mask_logits: matrix,  # (Em, 1)
-        static_table: stored_matrix,  # (E3, F)
-        dynamic_table: stored_matrix,  # (E4, F)
-        mask_scales: matrix,
-        mask_integers: level_rows,
-        static_scales: matrix,  # (L, 3)
-        static_integers: level_rows,
-        dynamic_scales: matrix,  # (L, 4)
-        dynamic_integers: level_rows,
+        mask_logits: logits,  # (Em, 1)
+        static_table: table,  # (E3, F)
+        dynamic_table: table,  # (E4, F)
+        scales: matrix,  # (1+2L, 4) `joined_constants` of the three grids
+        integers: level_rows,  # (1+2L, 7)
         out: stored_matrix,  # (L*F, M)
         mask: vector,  # (M,)
         slope: stored_matrix,  # (L*F, M) d out / d mask, or empty where no gradient will be asked for
     ):
         for sample in range(positions.shape[0]):
             x = space.load_point(positions, times, sample, 1)
-            mask[sample] = mask_field.mask_at(x, mask_logits, mask_scales, mask_integers)
-        for level, sample in ti.ndrange(static_scales.shape[0], positions.shape[0]):
-            x = space.load_point(positions, times, sample, 1)
-            static = space.interpolate(x, static_table, static_scales, static_integers, level)
-            value = static_share(mask, sample) * static
-            change = static * 0
-            if ti.static(has_dynamic):
-                xt = spacetime.load_point(positions, times, sample, positions.shape[0] // times.shape[0])
-                dynamic = spacetime.interpolate(xt, dynamic_table, dynamic_scales, dynamic_integers, level)
-                value += dynamic_share(mask, sample) * dynamic
-                change = -dynamic
-                if ti.static(blend == "mst"):
-                    change += static
-            for f in ti.static(range(features)):
-                out[level * features + f, sample] = ti.cast(value[f], stored)
-                if ti.static(has_slope):
-                    if slope.shape[1] > 0:
-                        slope[level * features + f, sample] = ti.cast(change[f], stored)
+            mask[sample] = masks.mask_at(x, mask_logits, scales, integers)
+        if ti.static(block == 1):
+            for level, sample in ti.ndrange(fields.levels(scales), positions.shape[0]):
+                encode(level, sample, positions, times, static_table, dynamic_table, scales, integers, out, mask, slope)
+        else:
+            for level, part in ti.ndrange(fields.levels(scales), (positions.shape[0] + block - 1) // block):
+                for sample in range(part * block, ti.min((part + 1) * block, positions.shape[0])):
+                    encode(
+                        level, sample, positions, times, static_table, dynamic_table, scales, integers, out, mask, slope
+                    )
+
+    @ti.kernel
+    def forward_along(
+        origins: matrix,  # (N, 3)
+        directions: matrix,  # (N, 3)
+        t_edges: matrix,  # (N, S+1)
+        box: real,
+        positions: matrix,  # (M, 3), M = N*S, overwritten
+        times: vector,
+        mask_logits: logits,
+        static_table: table,
+        dynamic_table: table,
+        scales: matrix,
+        integers: level_rows,
+        out: stored_matrix,
+        mask: vector,
+        slope: stored_matrix,
+    ):
+        for ray, i in ti.ndrange(origins.shape[0], t_edges.shape[1] - 1):
+            sample = ray * (t_edges.shape[1] - 1) + i
+            x = scene.contracted(rays.centre(origins, directions, t_edges, ray, i), box)
+            for d in ti.static(range(3)):
+                positions[sample, d] = x[d]
+            mask[sample] = masks.mask_at(x, mask_logits, scales, integers)
+        if ti.static(block == 1):
+            for level, sample in ti.ndrange(fields.levels(scales), positions.shape[0]):
+                encode(level, sample, positions, times, static_table, dynamic_table, scales, integers, out, mask, slope)
+        else:
+            for level, part in ti.ndrange(fields.levels(scales), (positions.shape[0] + block - 1) // block):
+                for sample in range(part * block, ti.min((part + 1) * block, positions.shape[0])):
+                    encode(
+                        level, sample, positions, times, static_table, dynamic_table, scales, integers, out, mask, slope
+                    )
+
+    @ti.func
+    def gradient_of_logit(
+        sample, mask: ti.template(), slope: ti.template(), out_gradient: ti.template(), mask_gradient: ti.template()
+    ):
+        total = ti.cast(0, real)
+        m = mask[sample]
+        if m * (1 - m) > 0:
+            if mask_gradient.shape[0] > 0:
+                total += mask_gradient[sample]
+            if ti.static(fields.has_slope):
+                for k in range(out_gradient.shape[0]):
+                    total += ti.cast(out_gradient[k, sample], real) * ti.cast(slope[k, sample], real)
+        return total * m * (1 - m)
 
     @ti.kernel
     def backward(
@@ -91,79 +225,93 @@ def masked_encoding_kernels(features: int, dtype: torch.dtype, blend: str) -> Si
         times: vector,
         mask: vector,
         slope: stored_matrix,
-        mask_scales: matrix,
-        mask_integers: level_rows,
-        static_scales: matrix,
-        static_integers: level_rows,
-        dynamic_scales: matrix,
-        dynamic_integers: level_rows,
+        scales: matrix,
+        integers: level_rows,
         out_gradient: stored_matrix,  # (L*F, M)
-        mask_gradient: vector,  # (M,)
+        mask_gradient: vector,  # (M,), or empty for none
         logit_gradient: vector,  # (M,) gradient of the mask's logit at each sample
-        logits_gradient: matrix,  # (Em, 1), zero on entry
-        static_gradient: matrix,  # (E3, F), zero on entry
-        dynamic_gradient: matrix,  # (E4, F), zero on entry
+        mask_sums: summed,  # (Em, 1), zero on entry
+        static_sums: summed,  # zero on entry
+        dynamic_sums: summed,  # zero on entry
+        sum_scales: floats,  # (L,) fixed-point units per one; not read by other sums
     ):
         for sample in range(positions.shape[0]):
-            total = mask_gradient[sample]
-            if ti.static(has_slope):
-                for k in range(out_gradient.shape[0]):
-                    total += ti.cast(out_gradient[k, sample], real) * ti.cast(slope[k, sample], real)
-            total *= mask[sample] * (1 - mask[sample])
+            total = gradient_of_logit(sample, mask, slope, out_gradient, mask_gradient)
             logit_gradient[sample] = total
-            x = space.load_point(positions, times, sample, 1)
-            mask_field.scatter_mask(x, total, mask_scales, mask_integers, logits_gradient)
-        for level, run in ti.ndrange(static_scales.shape[0], (positions.shape[0] + RUN - 1) // RUN):
-            space.scatter_run(
-                level, run, 1, positions, times, static_share, mask,
-                static_scales, static_integers, out_gradient, static_gradient,
-            )  # fmt: skip
-        if ti.static(has_dynamic):
-            for level, run in ti.ndrange(dynamic_scales.shape[0], (positions.shape[0] + RUN - 1) // RUN):
-                spacetime.scatter_run(
-                    level, run, positions.shape[0] // times.shape[0], positions, times, dynamic_share, mask,
-                    dynamic_scales, dynamic_integers, out_gradient, dynamic_gradient,
+            if ti.static(sums != "serial"):
+                x = space.load_point(positions, times, sample, 1)
+                masks.scatter_mask(x, total, scales, integers, mask_sums)
+        if ti.static(sums == "serial"):
+            # a task owns what it adds to: a table's level, or the mask
+            for item in range(scales.shape[0] * GRAIN):
+                if item % GRAIN == 0:
+                    task = item // GRAIN
+                    if task == scales.shape[0] - 1:
+                        for sample in range(positions.shape[0]):
+                            x = space.load_point(positions, times, sample, 1)
+                            masks.scatter_mask(x, logit_gradient[sample], scales, integers, mask_sums)
+                    elif task % 2 == 0:
+                        space.scatter_span(
+                            task // 2, fields.static_row(task // 2), 0, positions.shape[0], 1, positions, times,
+                            static_share_of, mask, scales, integers, out_gradient, static_sums, 0.0,
+                        )  # fmt: skip
+                    elif ti.static(fields.has_dynamic):
+                        spacetime.scatter_span(
+                            task // 2, fields.dynamic_row(scales, task // 2), 0, positions.shape[0],
+                            positions.shape[0] // times.shape[0], positions, times, dynamic_share_of, mask,
+                            scales, integers, out_gradient, dynamic_sums, 0.0,
+                        )  # fmt: skip
+        else:
+            for level, run in ti.ndrange(fields.levels(scales), (positions.shape[0] + RUN - 1) // RUN):
+                space.scatter_span(
+                    level, fields.static_row(level), run * RUN, RUN, 1, positions, times, static_share_of, mask,
+                    scales, integers, out_gradient, static_sums, sum_scales[level],
                 )  # fmt: skip
+            if ti.static(fields.has_dynamic):
+                for level, run in ti.ndrange(fields.levels(scales), (positions.shape[0] + RUN - 1) // RUN):
+                    spacetime.scatter_span(
+                        level, fields.dynamic_row(scales, level), run * RUN, RUN,
+                        positions.shape[0] // times.shape[0], positions, times, dynamic_share_of, mask,
+                        scales, integers, out_gradient, dynamic_sums, sum_scales[level],
+                    )  # fmt: skip
 
     @ti.kernel
     def backward_positions(
         positions: matrix,
         times: vector,
-        mask_logits: matrix,
-        static_table: stored_matrix,
-        dynamic_table: stored_matrix,
+        mask_logits: logits,
+        static_table: table,
+        dynamic_table: table,
         mask: vector,
-        mask_scales: matrix,
-        mask_integers: level_rows,
-        static_scales: matrix,
-        static_integers: level_rows,
-        dynamic_scales: matrix,
-        dynamic_integers: level_rows,
+        scales: matrix,
+        integers: level_rows,
         out_gradient: stored_matrix,
         logit_gradient: vector,
         position_gradient: matrix,  # (M, 3)
     ):
         for sample in range(positions.shape[0]):
             x = space.load_point(positions, times, sample, 1)
-            total = mask_field.mask_position_gradient(
-                x, logit_gradient[sample], mask_logits, mask_scales, mask_integers
-            )
-            for level in range(static_scales.shape[0]):
+            total = masks.mask_position_gradient(x, logit_gradient[sample], mask_logits, scales, integers)
+            for level in range(fields.levels(scales)):
                 gradient = space.value(0)
                 for f in ti.static(range(features)):
                     gradient[f] = ti.cast(out_gradient[level * features + f, sample], real)
-                share = static_share(mask, sample)
-                total += share * space.position_gradient(
-                    x, gradient, static_table, static_scales, static_integers, level
+                total += static_share_of(mask, sample) * space.position_gradient(
+                    x, gradient, static_table, scales, integers, fields.static_row(level)
                 )
-                if ti.static(has_dynamic):
+                if ti.static(fields.has_dynamic):
                     xt = spacetime.load_point(positions, times, sample, positions.shape[0] // times.shape[0])
                     change = spacetime.position_gradient(
-                        xt, gradient, dynamic_table, dynamic_scales, dynamic_integers, level
+                        xt, gradient, dynamic_table, scales, integers, fields.dynamic_row(scales, level)
                     )
                     for d in ti.static(range(3)):
-                        total[d] += dynamic_share(mask, sample) * change[d]
+                        total[d] += dynamic_share_of(mask, sample) * change[d]
             for d in ti.static(range(3)):
                 position_gradient[sample, d] = total[d]
 
-    return SimpleNamespace(forward=forward, backward=backward, backward_positions=backward_positions)
+    return launchers(
+        forward=forward,
+        forward_along=forward_along,
+        backward=backward,
+        backward_positions=backward_positions,
+    )

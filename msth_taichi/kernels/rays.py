@@ -11,6 +11,7 @@ import taichi as ti
 import torch
 
 from msth_taichi.kernels.cells import TAICHI_DTYPE
+from msth_taichi.kernels.launch import launchers
 from msth_taichi.lenses import FISHEYE, OPENCV
 
 # Newton converges quadratically: 5 steps reach float64 on common lenses, the rest serve strong distortion
@@ -131,4 +132,4 @@ def ray_kernels(dtype: torch.dtype) -> SimpleNamespace:
                 for j in ti.static(range(3)):
                     pose_gradient[c, i, j] += gradient[i] * local[j]
 
-    return SimpleNamespace(forward=forward, backward=backward)
+    return launchers(forward=forward, backward=backward)

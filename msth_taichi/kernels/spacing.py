@@ -38,7 +38,11 @@ def spacing_functions(spacing: str, real) -> SimpleNamespace:
     @ti.func
     def distance(s, near, far, middle):
         """Monotone in s, and exactly near at 0 and far at 1."""
-        g_near, g_far = to_spacing(near, middle), to_spacing(far, middle)
+        return distance_between(s, near, far, to_spacing(near, middle), to_spacing(far, middle), middle)
+
+    @ti.func
+    def distance_between(s, near, far, g_near, g_far, middle):
+        """`distance` for ends whose g is known."""
         # each rounding here is monotone in s; s g_far + (1 - s) g_near would not be
         x = from_spacing(g_far - (1 - s) * (g_far - g_near), middle)
         x = ti.min(ti.max(x, near), far)
@@ -48,4 +52,9 @@ def spacing_functions(spacing: str, real) -> SimpleNamespace:
             x = far
         return x
 
-    return SimpleNamespace(to_spacing=to_spacing, from_spacing=from_spacing, distance=distance)
+    return SimpleNamespace(
+        to_spacing=to_spacing,
+        from_spacing=from_spacing,
+        distance=distance,
+        distance_between=distance_between,
+    )

@@ -8,6 +8,7 @@ import taichi as ti
 import torch
 
 from msth_taichi.kernels.cells import TAICHI_DTYPE
+from msth_taichi.kernels.launch import launchers
 
 # factors that make the functions orthonormal over the sphere
 BAND_0 = sqrt(1 / (4 * pi))
@@ -84,4 +85,4 @@ def spherical_harmonics_kernels(dtype: torch.dtype) -> SimpleNamespace:
                 + g10 * x * y - 10 * g11 * y * z + g12 * (15 * zz - 3) - 10 * g13 * x * z + g14 * (xx - yy)
             )  # fmt: skip
 
-    return SimpleNamespace(forward=forward, backward=backward)
+    return launchers(forward=forward, backward=backward)

@@ -7,6 +7,7 @@ import taichi as ti
 import torch
 
 from msth_taichi.kernels.cells import TAICHI_DTYPE
+from msth_taichi.kernels.launch import launchers
 from msth_taichi.kernels.spacing import spacing_functions
 
 
@@ -38,4 +39,4 @@ def stratified_kernels(dtype: torch.dtype, spacing: str, jittered: bool) -> Simp
             s_edges[ray, edge] = s
             t_edges[ray, edge] = along.distance(s, near[ray], far[ray], middle)
 
-    return SimpleNamespace(forward=forward)
+    return launchers(forward=forward)

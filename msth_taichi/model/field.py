@@ -1,4 +1,4 @@
-"""The main field and the proposal field: positions, times and directions to density and colour.
+"""The main field and the proposal field: samples along rays to density and colour.
 
 Letters: N rays, S samples per ray, M = N*S samples.
 """
@@ -10,28 +10,13 @@ from torch import nn
 
 from msth_taichi.config import FieldConfig, GridConfig, ProposalConfig
 from msth_taichi.model.encoding import MaskedEncoding
-from msth_taichi.model.mlp import MLP, truncated_exp
-from msth_taichi.ops.contract import contract
+from msth_taichi.model.mlp import MLP, FlatWeights, radiance, truncated_exp
+from msth_taichi.model.rays import Rays
+from msth_taichi.model.space import Space
 from msth_taichi.ops.spherical_harmonics import spherical_harmonics
+from msth_taichi.thresholds import EMPTY_LOGIT
 
 _HARMONICS = 16  # degree 4
-
-
-@dataclass(frozen=True)
-class Space:
-    """How scene coordinates become grid coordinates.
-
-    Args:
-        contraction: "inf", "l2", or "none" for a box.
-        box: half edge of the box, scene units.
-    """
-
-    contraction: str
-    box: float
-
-    def to_grid(self, positions: torch.Tensor) -> torch.Tensor:
-        """(M, 3) scene units to (M, 3), [0, 1] inside what the grids cover."""
-        return contract(positions, self.contraction, self.box)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -39,38 +24,62 @@ class FieldSamples:
     """What a field says of M samples.
 
     Args:
-        density: (M,) float32, per scene unit.
+        density_logits: (M,) of the field's compute dtype.
         mask: (M,) float32, 1 is static.
-        color: (3, M) float32 in [0, 1]; None of a proposal.
+        color_logits: (3, M); None of a proposal.
     """
 
-    density: torch.Tensor
+    density_logits: torch.Tensor
     mask: torch.Tensor
-    color: torch.Tensor | None = None
+    color_logits: torch.Tensor | None = None
+
+    @property
+    def density(self) -> torch.Tensor:
+        """(M,) float32, per scene unit."""
+        return truncated_exp(self.density_logits.float())
+
+    @property
+    def color(self) -> torch.Tensor:
+        """(3, M) float32 in [0, 1]."""
+        assert self.color_logits is not None, "a proposal has no colour"
+        return torch.sigmoid(self.color_logits.float())
 
 
-class _DensityField(nn.Module):
+class Field(nn.Module):
+    """An encoding and the MLPs that read it.
+
+    Args:
+        config: sizes.
+        outputs: of the density MLP, whose first is the density's logit.
+        space: contraction or box.
+    """
+
     def __init__(self, config: GridConfig, outputs: int, space: Space):
         super().__init__()
         self.space = space
         self.encoding = MaskedEncoding(config)
         self.density_mlp = MLP(self.encoding.num_outputs, config.hidden, outputs)
+        self.flat: FlatWeights | None = None
 
-    def density(
-        self, positions: torch.Tensor, times: torch.Tensor, compute: torch.dtype, static_only: bool
-    ) -> tuple[FieldSamples, torch.Tensor]:
-        """Density and mask, and all outputs (outputs, M) of the MLP, whose first is the density's logit."""
-        grid_positions = self.space.to_grid(positions)
-        features, mask = self.encoding(grid_positions, times, compute, static_only)
-        outputs = self.density_mlp(features)
-        density = truncated_exp(outputs[0].float())
-        if self.space.contraction == "none":
-            inside = ((grid_positions >= 0) & (grid_positions <= 1)).all(dim=1)
-            density = density * inside
-        return FieldSamples(density, mask), outputs
+    def mlps(self) -> list[MLP]:
+        """All MLPs, in the order in which they run."""
+        return [module for module in self.children() if isinstance(module, MLP)]
+
+    def keep_gradients(self, compute: torch.dtype) -> None:
+        """Keep all gradients from autograd, for `GridAdam` to take: those of tables and mask summed in fixed point,
+        those of MLPs in dtype `compute`. Call it when the field is on its device."""
+        self.encoding.sum_in_fixed_point()
+        self.flat = FlatWeights(self.mlps(), compute)
+
+    def encode(
+        self, rays: Rays, t_edges: torch.Tensor, compute: torch.dtype, static_only: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Features (L*F, M) and mask (M,) in the middles of bins, and which lie in the box (M,); None for all."""
+        features, mask, positions = self.encoding.along(rays, t_edges, self.space, compute, static_only)
+        return features, mask, self.space.covers(positions)
 
 
-class ProposalField(_DensityField):
+class ProposalField(Field):
     """Density only: masked and time-dependent like the main field, but small.
 
     Args:
@@ -82,16 +91,23 @@ class ProposalField(_DensityField):
         super().__init__(config, 1, space)
 
     def forward(
-        self, positions: torch.Tensor, times: torch.Tensor, compute: torch.dtype, static_only: bool = False
+        self, rays: Rays, t_edges: torch.Tensor, compute: torch.dtype, static_only: bool = False
     ) -> FieldSamples:
-        """Density and mask of positions (M, 3), scene units, at times (N,)."""
-        return self.density(positions, times, compute, static_only)[0]
+        """Density and mask in the middles of bins with edges (N, P+1), ray after ray."""
+        features, mask, covered = self.encode(rays, t_edges, compute, static_only)
+        return FieldSamples(_kept(self.density_mlp(features)[0], covered), mask)
+
+    def density_logits(
+        self, rays: Rays, t_edges: torch.Tensor, compute: torch.dtype, static_only: bool = False
+    ) -> torch.Tensor:
+        """(N, P) float32 for bins with edges (N, P+1), in one launch and without gradients."""
+        return self.encoding.density_logits(rays, t_edges, self.density_mlp.weights, self.space, compute, static_only)
 
 
-class MaskedField(_DensityField):
+class MaskedField(Field):
     """Density and colour of a moving scene.
 
-        e = masked encoding of (x, t);  (s, g) = MLP(e);  density = exp(s);  colour = sigmoid(MLP(SH(d), g))
+        e = masked encoding of (x, t);  (s, g) = MLP(e);  density = exp(s);  colour = sigmoid(MLP(SH(d), 1, g))
 
     Args:
         config: sizes.
@@ -101,36 +117,25 @@ class MaskedField(_DensityField):
 
     def __init__(self, config: FieldConfig, space: Space):
         super().__init__(config, 1 + config.geometry_features, space)
-        # the constant input stands for the bias that tiny-cuda-nn's padding gives
         self.color_mlp = MLP(_HARMONICS + 1 + config.geometry_features, config.hidden_color, config.hidden_color, 3)
 
     def forward(
-        self,
-        positions: torch.Tensor,
-        times: torch.Tensor,
-        directions: torch.Tensor,
-        compute: torch.dtype,
-        static_only: bool = False,
+        self, rays: Rays, t_edges: torch.Tensor, compute: torch.dtype, static_only: bool = False
     ) -> FieldSamples:
-        """Density, mask and colour of samples, ray after ray.
+        """Density, mask and colour in the middles of bins, ray after ray.
 
         Args:
-            positions: (M, 3) scene units, M = N*S.
-            times: (N,) in [0, 1].
-            directions: (N, 3) unit.
+            rays: N rays.
+            t_edges: (N, S+1) distances, scene units.
             compute: dtype of features and MLPs.
             static_only: read the static table alone.
         """
-        samples, outputs = self.density(positions, times, compute, static_only)
-        per_ray = torch.cat([spherical_harmonics(directions), torch.ones_like(directions[:, :1]).T]).to(compute)
-        # the first layer is linear: its part that depends on the ray alone is computed once per ray
-        first, *rest = self.color_mlp.weights
-        split = len(per_ray)
-        of_ray = first[:, :split].to(compute) @ per_ray
-        of_sample = first[:, split:].to(compute) @ outputs[1:]
-        hidden = of_sample.view(len(first), len(directions), -1) + of_ray[:, :, None]
-        x = hidden.view(len(first), -1)
-        for weight in rest:
-            x = weight.to(compute) @ torch.relu_(x)
-        samples.color = torch.sigmoid(x.float())
-        return samples
+        features, mask, covered = self.encode(rays, t_edges, compute, static_only)
+        harmonics = spherical_harmonics(rays.directions) if rays.harmonics is None else rays.harmonics
+        density, color = radiance(features, harmonics, self.density_mlp, self.color_mlp)
+        return FieldSamples(_kept(density, covered), mask, color)
+
+
+def _kept(logits: torch.Tensor, covered: torch.Tensor | None) -> torch.Tensor:
+    """Logits (M,), of no density outside the box."""
+    return logits if covered is None else torch.where(covered, logits, EMPTY_LOGIT)

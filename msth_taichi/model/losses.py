@@ -5,57 +5,90 @@
 Letters: N rays, S samples per ray.
 """
 
+from dataclasses import dataclass
+
 import torch
 
 from msth_taichi.config import LossConfig
-from msth_taichi.model.renderer import RadianceField, Rendering
-from msth_taichi.ops.distortion import distortion_loss
+from msth_taichi.model.field import Field
+from msth_taichi.model.rays import Rays
+from msth_taichi.model.renderer import RadianceField
 from msth_taichi.ops.interlevel import interlevel_loss
+from msth_taichi.ops.render_loss import render_loss
 
 
-def sparse_loss(density: torch.Tensor) -> torch.Tensor:
-    """mean log(1 + 2 density^2) over samples (N, S): a Cauchy prior for empty space.
+@dataclass(frozen=True)
+class Losses:
+    """The objective of one batch.
 
-    Source: Hedman et al. 2021, Baking Neural Radiance Fields (SNeRG).
-
-    Example:
-        >>> sparse_loss(torch.zeros(2, 3)).item()
-        0.0
+    Args:
+        total: scalar, to be minimised.
+        terms: each weighted term, detached; their sum is the total, but for masks that `GridAdam` moves.
     """
-    return torch.log1p(2 * density.clamp(max=1e15).square()).mean()
+
+    total: torch.Tensor
+    terms: dict[str, torch.Tensor]
 
 
 def losses(
     model: RadianceField,
-    rendering: Rendering,
+    rays: Rays,
     target: torch.Tensor,
     config: LossConfig,
-    train_proposals: bool,
-) -> dict[str, torch.Tensor]:
-    """The terms of the objective, weighted: their sum is what is minimised.
+    *,
+    jitter: torch.Tensor | None = None,
+    anneal: float = 1.0,
+    train_proposals: bool = False,
+    background: torch.Tensor | None = None,
+) -> Losses:
+    """What rays should have looked like; terms of weight zero are left out.
 
     Args:
-        model: for the masks.
-        rendering: of the batch.
+        model: a field.
+        rays: N rays.
         target: (N, 3) colours.
-        config: weights; terms of weight zero are left out.
-        train_proposals: whether the proposals take part in this step.
+        config: weights.
+        jitter: see `RadianceField.sample`.
+        anneal: see `RadianceField.sample`.
+        train_proposals: whether the proposals take part.
+        background: (N, 3) colour behind the samples; None for the colour of the last sample.
     """
-    terms = {"rgb": (rendering.color - target).square().mean()}
-    final = rendering.levels[-1]
+    samples = model.sample(rays, jitter=jitter, anneal=anneal, train_proposals=train_proposals)
+    found = model.field(rays, samples.t_edges, model.compute)
+    assert found.color_logits is not None
+    out = render_loss(
+        found.density_logits,
+        found.color_logits,
+        samples.s_edges,
+        samples.t_edges,
+        target,
+        background,
+        config.distortion,
+        config.sparse,
+    )
+    weights = {"rgb": 1.0, "distortion": config.distortion, "sparse": config.sparse}
+    terms = {name: term for (name, weight), term in zip(weights.items(), out.terms, strict=True) if weight}
+    total = out.total
     if config.interlevel and train_proposals:
         outer = [
-            interlevel_loss(final.s_edges, final.weights.detach(), level.s_edges, level.weights)
-            for level in rendering.levels[:-1]
+            interlevel_loss(samples.s_edges, out.weights, p.s_edges, p.t_edges, p.density_logits, p.weights)
+            for p in samples.levels
         ]
         terms["interlevel"] = config.interlevel * torch.stack(outer).sum()
-    if config.distortion:
-        terms["distortion"] = config.distortion * distortion_loss(final.s_edges, final.weights)
-    if config.mask:
-        mask = model.field.encoding.mask_loss()
-        if config.mask_proposal and train_proposals:
-            mask = mask + sum(p.encoding.mask_loss() for p in model.proposals)  # type: ignore[union-attr]
-        terms["mask"] = config.mask * mask
-    if config.sparse:
-        terms["sparse"] = config.sparse * sparse_loss(rendering.density)
-    return terms
+        total = total + terms["interlevel"]
+    masks = [
+        field.encoding.mask_loss()
+        for field in masked_fields(model, config, train_proposals)
+        if field.encoding.sums is None  # else its optimiser adds the gradient
+    ]
+    if masks:
+        terms["mask"] = config.mask * torch.stack(masks).sum()
+        total = total + terms["mask"]
+    return Losses(total, {name: term.detach() for name, term in terms.items()})
+
+
+def masked_fields(model: RadianceField, config: LossConfig, train_proposals: bool = True) -> list[Field]:
+    """The fields whose masks the mask loss pulls on."""
+    if not config.mask:
+        return []
+    return model.fields() if config.mask_proposal and train_proposals else model.fields()[:1]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from msth_taichi.ops.rays import generate_rays
+from msth_taichi.ops.spherical_harmonics import spherical_harmonics
 from msth_taichi.scene.cameras import Cameras
 
 
@@ -21,6 +22,7 @@ class Rays:
         times: (N,) in [0, 1].
         near: (N,) distance of the first sample.
         far: (N,) distance of the last sample.
+        harmonics: (16, N) spherical harmonics of the directions, where they are at hand.
     """
 
     origins: torch.Tensor
@@ -28,9 +30,16 @@ class Rays:
     times: torch.Tensor
     near: torch.Tensor
     far: torch.Tensor
+    harmonics: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.origins)
+
+    def split(self, count: int) -> list["Rays"]:
+        """Parts of `count` rays."""
+        per_ray = (self.origins, self.directions, self.times, self.near, self.far)
+        harmonics = [None] * -(-len(self) // count) if self.harmonics is None else self.harmonics.split(count, dim=1)
+        return [Rays(*parts) for parts in zip(*(x.split(count) for x in per_ray), harmonics, strict=True)]
 
 
 def camera_rays(
@@ -77,4 +86,4 @@ def camera_rays(
             a, b = (-box - origins) * inverse, (box - origins) * inverse
             nears = torch.minimum(a, b).amax(1).clamp(near, far)
             fars = torch.maximum(torch.maximum(a, b).amin(1).clamp(near, far), nears)
-    return Rays(origins, directions, times, nears, fars)
+    return Rays(origins, directions, times, nears, fars, spherical_harmonics(directions))

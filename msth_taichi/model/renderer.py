@@ -4,18 +4,21 @@ Letters: N rays, S samples per ray, P samples of a proposal, H, W image size.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
 
 from msth_taichi.config import Config
-from msth_taichi.model.field import MaskedField, ProposalField, Space
+from msth_taichi.model.field import Field, MaskedField, ProposalField
+from msth_taichi.model.mlp import truncated_exp
 from msth_taichi.model.rays import Rays, camera_rays
-from msth_taichi.ops.composite import composite, weights
-from msth_taichi.ops.resample import resample
+from msth_taichi.model.space import Space
+from msth_taichi.ops.composite import composite
+from msth_taichi.ops.resample import resample_logits
 from msth_taichi.ops.stratified import stratified_samples
 from msth_taichi.scene.cameras import Cameras
+from msth_taichi.thresholds import EMPTY_LOGIT
 
 Mode = Literal["full", "static", "dynamic"]
 MODES: tuple[Mode, ...] = ("full", "static", "dynamic")
@@ -25,10 +28,27 @@ _ANNEAL_SLOPE = 10.0  # mip-NeRF 360, section 3.1
 
 @dataclass
 class Level:
-    """Where one sampler looked and what it found: s_edges (N, P+1) in [0, 1], weights (N, P)."""
+    """Where one sampler looked and what it found.
+
+    Args:
+        s_edges: (N, P+1) in [0, 1].
+        t_edges: (N, P+1) the same edges in scene units.
+        weights: (N, P) detached for a proposal.
+        density_logits: (N, P).
+    """
 
     s_edges: torch.Tensor
+    t_edges: torch.Tensor
     weights: torch.Tensor
+    density_logits: torch.Tensor
+
+
+class Samples(NamedTuple):
+    """Bins for the field: s_edges (N, S+1) in [0, 1], t_edges (N, S+1) in scene units; and what led to them."""
+
+    s_edges: torch.Tensor
+    t_edges: torch.Tensor
+    levels: list[Level]
 
 
 @dataclass
@@ -41,7 +61,6 @@ class Rendering:
         depth_expected: (N,) mean depth, scene units.
         accumulation: (N,) opacity in [0, 1].
         mask: (N,) how static what the ray sees is; empty space counts as static.
-        density: (N, S) of the final samples.
         levels: one per proposal, then the final samples.
     """
 
@@ -50,7 +69,6 @@ class Rendering:
     depth_expected: torch.Tensor
     accumulation: torch.Tensor
     mask: torch.Tensor
-    density: torch.Tensor
     levels: list[Level]
 
 
@@ -89,6 +107,10 @@ class RadianceField(nn.Module):
         self.compute = torch.float32
         """dtype of features and MLPs; tables and sums stay float32."""
 
+    def fields(self) -> list[Field]:
+        """The main field, then the proposals."""
+        return [self.field, *self.proposals]  # type: ignore[list-item]
+
     def rays(
         self,
         cameras: Cameras,
@@ -103,17 +125,16 @@ class RadianceField(nn.Module):
         box = self.space.box if bounds.contraction == "none" else None
         return camera_rays(cameras, camera, row, column, times, near or bounds.near, bounds.far, box)
 
-    def forward(
+    def sample(
         self,
         rays: Rays,
         *,
         jitter: torch.Tensor | None = None,
         anneal: float = 1.0,
         train_proposals: bool = False,
-        background: torch.Tensor | None = None,
         mode: Mode = "full",
-    ) -> Rendering:
-        """Render rays.
+    ) -> Samples:
+        """Where on the rays the field is to be evaluated, according to the proposals.
 
         Args:
             rays: N rays.
@@ -121,27 +142,26 @@ class RadianceField(nn.Module):
                 samples; None for regular samples.
             anneal: exponent of the proposal weights.
             train_proposals: let gradients reach the proposals.
-            background: (N, 3) colour behind the samples; None for the colour of the last sample.
-            mode: "full"; "static" reads the static table alone; "dynamic" keeps the samples that
-                move more than they stay, m < 1/2 in the main field.
+            mode: see `forward`.
         """
         bounds = self.config.rays
         jitters = [None] * (len(self.proposals) + 1) if jitter is None else list(jitter.unbind())
-        static_only = mode == "static"
         levels: list[Level] = []
         s_edges, t_edges = stratified_samples(
             rays.near, rays.far, self.config.proposals[0].samples, bounds.spacing, bounds.middle, jitters[0]
         )
         counts = [p.samples for p in self.config.proposals[1:]] + [bounds.samples]
         for proposal, count, offset in zip(self.proposals, counts, jitters[1:], strict=True):
-            with torch.set_grad_enabled(train_proposals and torch.is_grad_enabled()):
-                positions = _centres(rays, t_edges)
-                samples = proposal(positions, rays.times, self.compute, static_only)
-                found = weights(self._kept(samples.density, positions, mode).view(len(rays), -1), t_edges)
-            levels.append(Level(s_edges, found))
-            s_edges, t_edges = resample(
+            if train_proposals:
+                found = proposal(rays, t_edges, self.compute, mode == "static")
+                logits = found.density_logits.view(len(rays), -1)
+            else:
+                logits = proposal.density_logits(rays, t_edges, self.compute, mode == "static")
+            shown = self._shown(logits.detach().float(), rays, t_edges, mode)
+            found_weights, new_s_edges, new_t_edges = resample_logits(
                 s_edges,
-                found.detach(),
+                t_edges,
+                shown,
                 rays.near,
                 rays.far,
                 count,
@@ -150,19 +170,28 @@ class RadianceField(nn.Module):
                 anneal=anneal,
                 jitter=offset,
             )
-        positions = _centres(rays, t_edges)
-        samples = self.field(positions, rays.times, rays.directions, self.compute, static_only)
-        assert samples.color is not None
-        density = self._kept(samples.density, positions, mode).view(len(rays), -1)
-        out = composite(
-            density,
-            samples.color.view(3, len(rays), -1),
-            t_edges,
-            "last_sample" if background is None else background,
-        )
-        levels.append(Level(s_edges, out.weights))
-        mask = (out.weights * samples.mask.view_as(density)).sum(1) + 1 - out.accumulation
-        return Rendering(out.color, out.depth_median, out.depth, out.accumulation, mask, density, levels)
+            levels.append(Level(s_edges, t_edges, found_weights, logits))
+            s_edges, t_edges = new_s_edges, new_t_edges
+        return Samples(s_edges, t_edges, levels)
+
+    def forward(self, rays: Rays, *, background: torch.Tensor | None = None, mode: Mode = "full") -> Rendering:
+        """Render rays.
+
+        Args:
+            rays: N rays.
+            background: (N, 3) colour behind the samples; None for the colour of the last sample.
+            mode: "full"; "static" reads the static table alone; "dynamic" keeps the samples that
+                move more than they stay, m < 1/2 in the main field.
+        """
+        s_edges, t_edges, levels = self.sample(rays, mode=mode)
+        found = self.field(rays, t_edges, self.compute, mode == "static")
+        logits = found.density_logits.float().view(len(rays), -1)
+        density = truncated_exp(self._shown(logits, rays, t_edges, mode))
+        behind = "last_sample" if background is None else background
+        out = composite(density, found.color.view(3, len(rays), -1), t_edges, behind)
+        mask = (out.weights * found.mask.view_as(density)).sum(1) + 1 - out.accumulation
+        levels = [*levels, Level(s_edges, t_edges, out.weights, logits)]
+        return Rendering(out.color, out.depth_median, out.depth, out.accumulation, mask, levels)
 
     @torch.no_grad()
     def mask(self, positions: torch.Tensor) -> torch.Tensor:
@@ -182,9 +211,12 @@ class RadianceField(nn.Module):
         value = {"white": 1.0, "random": 0.5}.get(kind, 0.0)
         return torch.full((count, 3), value, device=self.field.encoding.mask_logits.device)
 
-    def _kept(self, density: torch.Tensor, positions: torch.Tensor, mode: Mode) -> torch.Tensor:
-        """Density (M,) of what a mode shows. The main field's mask decides for the proposals too: theirs is coarser."""
-        return density * (self.mask(positions) < 0.5) if mode == "dynamic" else density
+    def _shown(self, logits: torch.Tensor, rays: Rays, t_edges: torch.Tensor, mode: Mode) -> torch.Tensor:
+        """Density logits (N, S) of what a mode shows: the main field's mask decides for the coarser proposals too."""
+        if mode != "dynamic":
+            return logits
+        moves = self.field.encoding.mask(self.space.on_rays(rays, t_edges)) < 0.5
+        return torch.where(moves.view_as(logits), logits, EMPTY_LOGIT)
 
     def render_image(self, cameras: Cameras, index: int, time: float, **options) -> dict[str, torch.Tensor]:
         """See `render_image`."""
@@ -238,9 +270,3 @@ def render_image(
         name: torch.cat(values).view(cameras.height, cameras.width, *values[0].shape[1:])
         for name, values in parts.items()
     }
-
-
-def _centres(rays: Rays, t_edges: torch.Tensor) -> torch.Tensor:
-    """(N*S, 3) centres of the bins."""
-    middle = 0.5 * (t_edges[:, 1:] + t_edges[:, :-1])
-    return (rays.origins[:, None] + rays.directions[:, None] * middle[..., None]).view(-1, 3)

@@ -27,17 +27,37 @@ def check(
         >>> check("weights", torch.zeros(4, 3), (None, 3)).shape
         torch.Size([4, 3])
     """
+    # every launch passes here several times: what is right is seen with few steps
+    if (
+        isinstance(tensor, torch.Tensor)
+        and (tensor.dtype is dtype or (type(dtype) is tuple and tensor.dtype in dtype))
+        and _fits(tensor.shape, shape)
+        and tensor.device.type == runtime.device().type
+        and tensor.is_contiguous()
+    ):
+        return tensor
+    raise _unsuited(name, tensor, shape, dtype)
+
+
+def _fits(found: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
+    if found == shape:
+        return True
+    return len(found) == len(shape) and all(s is None or s == n for s, n in zip(shape, found, strict=True))
+
+
+def _unsuited(
+    name: str, tensor: torch.Tensor, shape: tuple[int | None, ...], dtype: torch.dtype | tuple[torch.dtype, ...]
+) -> TensorError:
+    """The first thing that is wrong."""
     if not isinstance(tensor, torch.Tensor):
-        raise TensorError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
-    if tensor.ndim != len(shape) or any(s is not None and s != n for s, n in zip(shape, tensor.shape, strict=True)):
+        return TensorError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
+    if not _fits(tensor.shape, shape):
         wanted = ", ".join("any" if s is None else str(s) for s in shape)
-        raise TensorError(f"{name}: expected shape ({wanted}), got {tuple(tensor.shape)}")
+        return TensorError(f"{name}: expected shape ({wanted}), got {tuple(tensor.shape)}")
     accepted = dtype if isinstance(dtype, tuple) else (dtype,)
     if tensor.dtype not in accepted:
         wanted = " or ".join(str(d).removeprefix("torch.") for d in accepted)
-        raise TensorError(f"{name}: expected {wanted}, got {str(tensor.dtype).removeprefix('torch.')}")
+        return TensorError(f"{name}: expected {wanted}, got {str(tensor.dtype).removeprefix('torch.')}")
     if tensor.device.type != runtime.device().type:
-        raise TensorError(f"{name}: on {tensor.device.type}, but kernels run on {runtime.device().type}")
-    if not tensor.is_contiguous():
-        raise TensorError(f"{name}: not contiguous; call .contiguous() first")
-    return tensor
+        return TensorError(f"{name}: on {tensor.device.type}, but kernels run on {runtime.device().type}")
+    return TensorError(f"{name}: not contiguous; call .contiguous() first")

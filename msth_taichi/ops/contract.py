@@ -11,6 +11,14 @@ from msth_taichi.ops.checks import check
 from msth_taichi.reference.contract import Contraction
 
 
+def check_contraction(kind: str, box: float) -> None:
+    """Raise ConfigError unless space can be contracted so."""
+    if kind not in get_args(Contraction):
+        raise ConfigError(f"contraction = '{kind}': unknown; use {', '.join(get_args(Contraction))}")
+    if not box > 0:
+        raise ConfigError(f"box = {box}: the half edge must be positive")
+
+
 class _Contract(torch.autograd.Function):
     @staticmethod
     def forward(ctx, positions, kind: Contraction, box: float):
@@ -55,9 +63,6 @@ def contract(positions: torch.Tensor, kind: Contraction = "inf", box: float = 1.
         tensor([[0.5000, 0.5000, 0.5000],
                 [0.8750, 0.5000, 0.5000]])
     """
-    if kind not in get_args(Contraction):
-        raise ConfigError(f"contraction = '{kind}': unknown; use {', '.join(get_args(Contraction))}")
-    if not box > 0:
-        raise ConfigError(f"box = {box}: the half edge must be positive")
+    check_contraction(kind, box)
     check("positions", positions, (None, 3))
     return _Contract.apply(positions, kind, box)  # type: ignore[no-any-return]

@@ -7,9 +7,15 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from msth_taichi.grids import GridSpec
-from msth_taichi.kernels.cells import level_constants
+from msth_taichi.kernels.cells import BLOCK, as_words, level_constants
 from msth_taichi.kernels.hash_grid import hash_grid_kernels
 from msth_taichi.ops.checks import FLOATS, check
+
+
+def _kernels(spec: GridSpec, table: torch.Tensor):
+    cpu = table.device.type == "cpu"
+    sums, block = ("serial", BLOCK) if cpu else ("atomic", 1)
+    return hash_grid_kernels(spec.axes, spec.features, table.dtype, sums, block)
 
 
 class _HashGrid(torch.autograd.Function):
@@ -19,8 +25,7 @@ class _HashGrid(torch.autograd.Function):
         scales, integers = level_constants(spec, positions.device, positions.dtype)
         out = table.new_empty(spec.num_outputs, len(positions))
         if len(positions):
-            kernels = hash_grid_kernels(spec.axes, spec.features, table.dtype)
-            kernels.forward(positions, table, scales, integers, out)
+            _kernels(spec, table).forward(positions, as_words(table), scales, integers, out)
         ctx.save_for_backward(positions, table)
         ctx.spec = spec
         return out
@@ -31,17 +36,20 @@ class _HashGrid(torch.autograd.Function):
         positions, table = ctx.saved_tensors
         spec: GridSpec = ctx.spec
         scales, integers = level_constants(spec, positions.device, positions.dtype)
-        kernels = hash_grid_kernels(spec.axes, spec.features, table.dtype)
+        kernels = _kernels(spec, table)
         out_gradient = out_gradient.contiguous()
         position_gradient = table_gradient = None
         if ctx.needs_input_grad[0]:
             position_gradient = torch.zeros_like(positions)
             if len(positions):
-                kernels.backward_positions(positions, table, scales, integers, out_gradient, position_gradient)
+                kernels.backward_positions(
+                    positions, as_words(table), scales, integers, out_gradient, position_gradient
+                )
         if ctx.needs_input_grad[1]:
             table_gradient = torch.zeros_like(table)
             if len(positions):
-                kernels.backward_table(positions, scales, integers, out_gradient, table_gradient)
+                unused = torch.empty(spec.levels, device=table.device)
+                kernels.backward_table(positions, scales, integers, out_gradient, table_gradient, unused)
         return position_gradient, table_gradient, None
 
 

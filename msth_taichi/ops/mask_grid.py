@@ -4,7 +4,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from msth_taichi.grids import GridSpec
-from msth_taichi.kernels.cells import level_constants
+from msth_taichi.kernels.cells import as_words, level_constants
 from msth_taichi.kernels.mask_grid import mask_grid_kernels
 from msth_taichi.ops.checks import FLOATS, check
 
@@ -16,7 +16,7 @@ class _MaskGrid(torch.autograd.Function):
         mask = positions.new_empty(len(positions))
         if len(positions):
             constants = level_constants(spec, positions.device, positions.dtype)
-            mask_grid_kernels(positions.dtype).forward(positions, logits, *constants, mask)
+            mask_grid_kernels(positions.dtype).forward(positions, as_words(logits), *constants, mask)
         ctx.save_for_backward(positions, logits, mask)
         ctx.spec = spec
         return mask
@@ -32,7 +32,7 @@ class _MaskGrid(torch.autograd.Function):
             constants = level_constants(ctx.spec, positions.device, positions.dtype)
             mask_grid_kernels(positions.dtype).backward(
                 positions,
-                logits,
+                as_words(logits),
                 *constants,
                 mask,
                 mask_gradient.contiguous(),
@@ -45,6 +45,7 @@ class _MaskGrid(torch.autograd.Function):
 def mask_grid(positions: torch.Tensor, logits: torch.Tensor, spec: GridSpec) -> torch.Tensor:
     """How static each position is: m = sigmoid(trilinear interpolation of a grid of logits).
 
+    Within 2^-11 of 0 or 1 it is exactly that, and takes no gradient: what float16 features would round away.
     Positions outside [0, 1]^3 read a logit of zero, m = 0.5, and take no gradient.
 
     Args:
@@ -52,7 +53,7 @@ def mask_grid(positions: torch.Tensor, logits: torch.Tensor, spec: GridSpec) -> 
         logits: (E, 1) a value a vertex, same dtype.
         spec: from `msth_taichi.grids.mask_spec(resolution)`.
     Returns:
-        (M,) in (0, 1); 1 is static, 0 is moving. Differentiable in positions and logits.
+        (M,) in [0, 1]; 1 is static, 0 is moving. Differentiable in positions and logits.
     Raises:
         TensorError: wrong shape, dtype, device or layout.
 

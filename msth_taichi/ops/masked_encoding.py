@@ -10,82 +10,124 @@ from torch.autograd.function import once_differentiable
 
 from msth_taichi.errors import TensorError
 from msth_taichi.grids import GridSpec
-from msth_taichi.kernels.cells import level_constants
+from msth_taichi.kernels.cells import BLOCK, as_words, joined_constants
 from msth_taichi.kernels.masked_encoding import masked_encoding_kernels
 from msth_taichi.ops.checks import FLOATS, check
+from msth_taichi.ops.contract import check_contraction
+from msth_taichi.ops.table_sums import TableSums
+from msth_taichi.reference.contract import Contraction
 
 BLENDS = ("mst", "mt", "add", "static")
 
+Copies = tuple[torch.Tensor, torch.Tensor]
+"""Static and dynamic table in the dtype they are read in."""
 
-class _Grids(NamedTuple):
+
+class Grids(NamedTuple):
+    """Mask, static and dynamic grid of one encoding."""
+
     mask: GridSpec
     static: GridSpec
     dynamic: GridSpec
 
     def constants(self, like: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Level constants of the three grids, in the order in which the kernels take them."""
-        return tuple(t for spec in self for t in level_constants(spec, like.device, like.dtype))
+        """Level constants of the three grids, as the kernels take them."""
+        return joined_constants(tuple(self), like.device, like.dtype)
+
+
+class _Call(NamedTuple):
+    """What a call of the operator fixes beside its tensors."""
+
+    grids: Grids
+    blend: str
+    compute: torch.dtype
+    copies: Copies | None
+    sums: TableSums | None
+    training: bool
+    kind: Contraction = "none"
+    box: float = 1.0
+
+    def kernels(self, device: torch.device):
+        cpu = device.type == "cpu"
+        sums = "fixed" if self.sums is not None else "serial" if cpu else "atomic"
+        features, block = self.grids.static.features, BLOCK if cpu else 1
+        return masked_encoding_kernels(features, self.compute, self.blend, sums, block, self.kind)
 
 
 class _MaskedEncoding(torch.autograd.Function):
+    """Of positions, or of the middles of bins along rays, whose positions it then returns."""
+
     @staticmethod
     def forward(
-        ctx, positions, times, mask_logits, static_table, dynamic_table, grids: _Grids, blend, compute, training
+        ctx, positions, origins, directions, t_edges, times, mask_logits, static_table, dynamic_table, call: _Call
     ):
-        positions, times, mask_logits = positions.detach(), times.detach(), mask_logits.detach()
-        static_table, dynamic_table = static_table.detach().to(compute), dynamic_table.detach().to(compute)
+        times, mask_logits = times.detach(), mask_logits.detach()
+        copies = call.copies
+        if copies is None:
+            copies = static_table.detach().to(call.compute), dynamic_table.detach().to(call.compute)
+        words = [as_words(table) for table in (mask_logits, *copies)]
+        along = positions is None
+        if along:
+            positions = times.new_empty(t_edges.shape[0] * (t_edges.shape[1] - 1), 3)
+            first = (origins.detach(), directions.detach(), t_edges.detach(), call.box, positions)
+        else:
+            positions = positions.detach()
+            first = (positions,)
         count = len(positions)
-        out = static_table.new_empty(grids.static.num_outputs, count)
-        mask = positions.new_empty(count)
-        has_slope = training and blend in ("mst", "mt")
-        slope = torch.empty_like(out) if has_slope else out[:, :0].contiguous()
+        out = times.new_empty(call.grids.static.num_outputs, count, dtype=call.compute)
+        mask = times.new_empty(count)
+        has_slope = call.training and call.blend in ("mst", "mt")
+        slope = torch.empty_like(out) if has_slope else out.new_empty(len(out), 0)
         if count:
-            kernels = masked_encoding_kernels(grids.static.features, compute, blend)
-            kernels.forward(
-                positions,
-                times,
-                mask_logits,
-                static_table,
-                dynamic_table,
-                *grids.constants(positions),
-                out,
-                mask,
-                slope,
-            )
-        if training:
+            kernels = call.kernels(times.device)
+            launch = kernels.forward_along if along else kernels.forward
+            launch(*first, times, *words, *call.grids.constants(times), out, mask, slope)
+        if call.training:
             # tables are read again only for the gradient to positions
-            tables = (static_table, dynamic_table) if ctx.needs_input_grad[0] else ()
+            tables = words[1:] if ctx.needs_input_grad[0] else ()
             ctx.save_for_backward(positions, times, mask_logits, mask, slope, *tables)
-        ctx.grids, ctx.blend, ctx.compute = grids, blend, compute
-        return out, mask
+        ctx.call = call
+        ctx.set_materialize_grads(False)
+        if not along:
+            return out, mask
+        ctx.mark_non_differentiable(positions)
+        return out, mask, positions
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, out_gradient, mask_gradient):
-        # outputs come back from ctx attached to the graph, and Taichi would allocate their .grad
+    def backward(ctx, out_gradient, mask_gradient, _=None):
+        # outputs come back from ctx attached to the graph, which no kernel takes
         positions, times, mask_logits, mask, slope, *tables = (t.detach() for t in ctx.saved_tensors)
-        grids: _Grids = ctx.grids
-        kernels = masked_encoding_kernels(grids.static.features, ctx.compute, ctx.blend)
+        call: _Call = ctx.call
+        grids, sums = call.grids, call.sums
+        if out_gradient is None:
+            out_gradient = times.new_zeros(grids.static.num_outputs, len(positions), dtype=call.compute)
         out_gradient = out_gradient.contiguous()
+        mask_gradient = mask.new_empty(0) if mask_gradient is None else mask_gradient.contiguous()
+        kernels, constants = call.kernels(times.device), grids.constants(times)
         logit_gradient = torch.empty_like(mask)
-        logits_gradient = torch.zeros_like(mask_logits)
-        static_gradient = positions.new_zeros(grids.static.num_entries, grids.static.features)
-        dynamic_gradient = positions.new_zeros(grids.dynamic.num_entries, grids.dynamic.features)
-        position_gradient = None
-        constants = grids.constants(positions)
+        if sums is None:
+            gradients = [times.new_zeros(spec.num_entries, spec.features) for spec in grids]
+            scales = times.new_empty(grids.static.levels, dtype=torch.float32)
+        else:
+            gradients = [sums.mask, sums.static, sums.dynamic]
+            sums.open(out_gradient)
+            scales = sums.scales
         if len(positions):
             kernels.backward(
-                positions, times, mask, slope, *constants, out_gradient, mask_gradient.contiguous(),
-                logit_gradient, logits_gradient, static_gradient, dynamic_gradient,
+                positions, times, mask, slope, *constants, out_gradient, mask_gradient,
+                logit_gradient, *gradients, scales,
             )  # fmt: skip
+        position_gradient = None
         if ctx.needs_input_grad[0]:
             position_gradient = torch.zeros_like(positions)
             if len(positions):
                 kernels.backward_positions(
-                    positions, times, mask_logits, *tables, mask, *constants,
+                    positions, times, as_words(mask_logits), *tables, mask, *constants,
                     out_gradient, logit_gradient, position_gradient,
                 )  # fmt: skip
-        return position_gradient, None, logits_gradient, static_gradient, dynamic_gradient, None, None, None, None
+        table_gradients = gradients if sums is None else (None, None, None)
+        return position_gradient, None, None, None, None, *table_gradients, None
 
 
 def masked_encoding(
@@ -99,6 +141,8 @@ def masked_encoding(
     dynamic_spec: GridSpec,
     blend: str = "mst",
     compute: torch.dtype | None = None,
+    copies: Copies | None = None,
+    sums: TableSums | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Features of points in space and time: a learned blend of what stays and what moves.
 
@@ -107,7 +151,8 @@ def masked_encoding(
         mst:     e = m h3 + (1 - m) h4        mt:   e = h3 + (1 - m) h4
         add:     e = h3 + h4                  static: e = h3, the scene without what moves
 
-    Differentiable in the three tables and in positions (not in times).
+    A mask within 2^-11 of 0 or 1 is exactly that, and the table without a share takes no part. Differentiable in
+    the three tables and in positions (not in times).
 
     Args:
         positions: (M, 3) float32 or float64, in [0, 1].
@@ -121,6 +166,8 @@ def masked_encoding(
         blend: "mst", "mt", "add" or "static".
         compute: dtype in which tables are read and features returned; default that of the tables. Sums and
             gradients of tables stay in the tables' own dtype.
+        copies: static and dynamic table in dtype `compute`, if the caller keeps them; else they are made.
+        sums: where the gradients of mask and tables are added, in fixed point, instead of reaching autograd.
     Returns:
         features (L*F, M) of dtype `compute`, level by level; mask (M,), 1 where static.
     Raises:
@@ -134,18 +181,97 @@ def masked_encoding(
         >>> features.shape, mask[0].item()
         (torch.Size([4, 6]), 0.5)
     """
-    dtype = positions.dtype
     check("positions", positions, (None, 3), FLOATS)
-    check("times", times, (None,), dtype)
-    check("mask_logits", mask_logits, (mask_spec.num_entries, 1), dtype)
-    check("static_table", static_table, (static_spec.num_entries, static_spec.features), dtype)
-    check("dynamic_table", dynamic_table, (dynamic_spec.num_entries, dynamic_spec.features), dtype)
-    if blend not in BLENDS:
-        raise TensorError(f"blend: unknown '{blend}'; use one of {', '.join(BLENDS)}")
+    check("times", times, (None,), positions.dtype)
     if len(positions) % max(len(times), 1) or (len(positions) and not len(times)):
         raise TensorError(f"times: {len(times)} rays do not divide {len(positions)} samples evenly")
-    grids = _Grids(mask_spec, static_spec, dynamic_spec)
-    tensors = (positions, times, mask_logits, static_table, dynamic_table)
+    tables, grids = (mask_logits, static_table, dynamic_table), Grids(mask_spec, static_spec, dynamic_spec)
+    call = _check_call(times, tables, grids, blend, compute, copies, sums, positions.requires_grad)
+    return _MaskedEncoding.apply(positions, None, None, None, times, *tables, call)  # type: ignore[no-any-return]
+
+
+def masked_encoding_along(
+    origins: torch.Tensor,
+    directions: torch.Tensor,
+    t_edges: torch.Tensor,
+    times: torch.Tensor,
+    mask_logits: torch.Tensor,
+    static_table: torch.Tensor,
+    dynamic_table: torch.Tensor,
+    mask_spec: GridSpec,
+    static_spec: GridSpec,
+    dynamic_spec: GridSpec,
+    blend: str = "mst",
+    kind: Contraction = "inf",
+    box: float = 1.0,
+    compute: torch.dtype | None = None,
+    copies: Copies | None = None,
+    sums: TableSums | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`masked_encoding` at the `sample_positions` of rays, in one launch.
+
+    Differentiable in the three tables; where the rays want gradients too, call the two operators one by one.
+
+    Args:
+        origins: (N, 3) scene units, float32 or float64.
+        directions: (N, 3) unit, same dtype.
+        t_edges: (N, S+1) distances, scene units, same dtype.
+        times: (N,) in [0, 1], same dtype.
+        mask_logits: (Em, 1).
+        static_table: (E3, F).
+        dynamic_table: (E4, F).
+        mask_spec: from `mask_spec`.
+        static_spec: 3 axes.
+        dynamic_spec: 4 axes, with the same levels and features.
+        blend: "mst", "mt", "add" or "static".
+        kind: contraction, 'inf', 'l2' or 'none'.
+        box: half edge of a bounded scene, scene units; only 'none' reads it.
+        compute: see `masked_encoding`.
+        copies: see `masked_encoding`.
+        sums: see `masked_encoding`.
+    Returns:
+        features (L*F, N*S) of dtype `compute`; mask (N*S,); grid positions (N*S, 3), detached.
+    Raises:
+        TensorError: wrong shape, dtype, device or layout; rays that want gradients; unknown blend.
+        ConfigError: unknown kind, or a box that is not positive.
+
+    Example:
+        >>> features, mask, positions = masked_encoding_along(origins, directions, t_edges, times, *tables, *specs)
+    """
+    check_contraction(kind, box)
+    check("origins", origins, (None, 3), FLOATS)
+    check("directions", directions, (len(origins), 3), origins.dtype)
+    check("t_edges", t_edges, (len(origins), None), origins.dtype)
+    check("times", times, (len(origins),), origins.dtype)
+    if torch.is_grad_enabled() and (origins.requires_grad or directions.requires_grad):
+        raise TensorError("origins, directions: want gradients; call sample_positions and masked_encoding instead")
+    tables, grids = (mask_logits, static_table, dynamic_table), Grids(mask_spec, static_spec, dynamic_spec)
+    call = _check_call(times, tables, grids, blend, compute, copies, sums, False)
+    call = call._replace(kind=kind, box=box)
+    return _MaskedEncoding.apply(None, origins, directions, t_edges, times, *tables, call)  # type: ignore[no-any-return]
+
+
+def _check_call(
+    times: torch.Tensor,
+    tables: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    grids: Grids,
+    blend: str,
+    compute: torch.dtype | None,
+    copies: Copies | None,
+    sums: TableSums | None,
+    training: bool,
+) -> _Call:
+    """Checks that both operators share, and what they hand to autograd."""
+    dtype = times.dtype
+    for name, table, spec in zip(("mask_logits", "static_table", "dynamic_table"), tables, grids, strict=True):
+        check(name, table, (spec.num_entries, spec.features), dtype)
+    if blend not in BLENDS:
+        raise TensorError(f"blend: unknown '{blend}'; use one of {', '.join(BLENDS)}")
+    if copies is not None:
+        for name, copy, table in zip(("static", "dynamic"), copies, tables[1:], strict=True):
+            check(f"copies ({name})", copy, tuple(table.shape), compute or dtype)
+    if sums is not None and dtype != torch.float32:
+        raise TensorError(f"sums: fixed-point sums are for float32 tables, got {str(dtype).removeprefix('torch.')}")
     # asked here: inside forward() gradients are off, and needs_input_grad knows nothing of torch.no_grad
-    training = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    return _MaskedEncoding.apply(*tensors, grids, blend, compute or dtype, training)  # type: ignore[no-any-return]
+    training = torch.is_grad_enabled() and (training or any(t.requires_grad for t in tables))
+    return _Call(grids, blend, compute or dtype, copies, sums, training)

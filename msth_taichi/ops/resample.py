@@ -53,16 +53,9 @@ def resample(
         >>> resample(edges, weights, torch.zeros(1), torch.ones(1), 3, "uniform", padding=0.0)[0]
         tensor([[0.2812, 0.3438, 0.4062, 0.4688]])
     """
-    check_sampling(count, spacing, middle)
-    if anneal < 0 or padding < 0:
-        raise ConfigError(f"anneal = {anneal}, padding = {padding}: both must be at least 0")
     check("weights", weights, (None, None))
-    rays, bins = weights.shape
-    if bins == 0:
-        raise TensorError("weights: expected at least one bin per ray, got shape (N, 0)")
-    check("s_edges", s_edges, (rays, bins + 1), weights.dtype)
-    check("near", near, (rays,), weights.dtype)
-    check("far", far, (rays,), weights.dtype)
+    rays = len(weights)
+    _check_histogram(weights, s_edges, near, far, count, spacing, middle, anneal, padding)
     jitter = torch.full_like(near, 0.5) if jitter is None else check("jitter", jitter, (rays,), weights.dtype)
     new_s_edges = weights.new_empty(rays, count + 1)
     new_t_edges = torch.empty_like(new_s_edges)
@@ -71,3 +64,81 @@ def resample(
         kernels = resample_kernels(weights.dtype, spacing)
         kernels.forward(*inputs, middle, anneal, padding, new_s_edges, new_t_edges)
     return new_s_edges, new_t_edges
+
+
+def resample_logits(
+    s_edges: torch.Tensor,
+    t_edges: torch.Tensor,
+    density_logits: torch.Tensor,
+    near: torch.Tensor,
+    far: torch.Tensor,
+    count: int,
+    spacing: Spacing = "piecewise",
+    middle: float = 1.0,
+    anneal: float = 1.0,
+    padding: float = 0.01,
+    jitter: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`resample` where a proposal's density is, weights and new edges in one launch:
+
+        tau_i = exp(min(logit_i, 30)) (t_{i+1} - t_i)        w_i = exp(-sum_{j<i} tau_j) (1 - exp(-tau_i))
+
+    Args:
+        s_edges: (N, S + 1) increasing, in [0, 1]; float32 or float64.
+        t_edges: (N, S + 1) distances of the same edges, scene units, same dtype.
+        density_logits: (N, S) same dtype.
+        near: see `resample`, as all that follows.
+        far: see `resample`.
+        count: intervals to draw per ray.
+        spacing: spacing function of the distance.
+        middle: its middle distance, scene units.
+        anneal: exponent of the weights.
+        padding: added to each annealed weight.
+        jitter: (N,) in [0, 1), same dtype; None for 1/2.
+    Returns:
+        weights (N, S); s_edges and t_edges (N, count + 1). Not differentiated.
+    Raises:
+        TensorError: wrong shape, dtype, device or layout.
+        ConfigError: count, spacing, middle, anneal or padding out of range.
+
+    Example:
+        >>> edges = torch.linspace(0, 1, 5)[None]
+        >>> logits = torch.tensor([[-1e4, 30.0, 0.0, 0.0]])
+        >>> resample_logits(edges, edges, logits, torch.zeros(1), torch.ones(1), 3, "uniform", padding=0.0)[0]
+        tensor([[0., 1., 0., 0.]])
+    """
+    check("density_logits", density_logits, (None, None))
+    rays = len(density_logits)
+    _check_histogram(density_logits, s_edges, near, far, count, spacing, middle, anneal, padding)
+    check("t_edges", t_edges, tuple(s_edges.shape), s_edges.dtype)
+    jitter = torch.full_like(near, 0.5) if jitter is None else check("jitter", jitter, (rays,), near.dtype)
+    weights = torch.empty_like(density_logits)
+    new_s_edges = near.new_empty(rays, count + 1)
+    new_t_edges = torch.empty_like(new_s_edges)
+    if rays:
+        inputs = [x.detach() for x in (s_edges, t_edges, density_logits, near, far, jitter)]
+        kernels = resample_kernels(near.dtype, spacing)
+        kernels.from_logits(*inputs, middle, anneal, padding, weights.detach(), new_s_edges, new_t_edges)
+    return weights.detach(), new_s_edges, new_t_edges
+
+
+def _check_histogram(
+    values: torch.Tensor,
+    s_edges: torch.Tensor,
+    near: torch.Tensor,
+    far: torch.Tensor,
+    count: int,
+    spacing: str,
+    middle: float,
+    anneal: float,
+    padding: float,
+) -> None:
+    check_sampling(count, spacing, middle)
+    if anneal < 0 or padding < 0:
+        raise ConfigError(f"anneal = {anneal}, padding = {padding}: both must be at least 0")
+    rays, bins = values.shape
+    if bins == 0:
+        raise TensorError("weights: expected at least one bin per ray, got shape (N, 0)")
+    check("s_edges", s_edges, (rays, bins + 1), values.dtype)
+    check("near", near, (rays,), values.dtype)
+    check("far", far, (rays,), values.dtype)

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from msth_taichi.thresholds import MIN_ACCUMULATION, OPAQUE
+from msth_taichi.thresholds import MAX_GRADIENT_LOGIT, MAX_LOGIT, MIN_ACCUMULATION, OPAQUE
 
 Background = Literal["last_sample"] | torch.Tensor | None
 
@@ -24,6 +24,13 @@ class Composite:
     """(N,) opacity of the ray in [0, 1]."""
     weights: torch.Tensor
     """(N, S) share of each sample."""
+
+
+def truncated_exp(x: torch.Tensor) -> torch.Tensor:
+    """exp(min(x, 30)) with the gradient of exp(clamp(x, -15, 15))."""
+    slope = torch.exp(x.detach().clamp(-MAX_GRADIENT_LOGIT, MAX_GRADIENT_LOGIT))
+    value = torch.exp(x.detach().clamp(max=MAX_LOGIT))
+    return value + slope * (x - x.detach())
 
 
 def _optical_depth(densities: torch.Tensor, t_edges: torch.Tensor) -> torch.Tensor:

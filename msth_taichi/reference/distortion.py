@@ -4,7 +4,7 @@ import torch
 
 
 def distortion_loss(s_edges: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """See `msth_taichi.ops.distortion`."""
+    """Mean over rays of sum_ij w_i w_j |m_i - m_j| + 1/3 sum_i w_i^2 ds_i; L_d of `msth_taichi.ops.render_loss`."""
     middles = (s_edges[:, 1:] + s_edges[:, :-1]) / 2
     distances = (middles[:, :, None] - middles[:, None, :]).abs()
     between = torch.einsum("ni,nij,nj->n", weights, distances, weights)

@@ -4,8 +4,11 @@ import torch
 
 from msth_taichi.grids import GridSpec
 from msth_taichi.reference.hash_grid import hash_grid
+from msth_taichi.thresholds import SATURATED
 
 
 def mask_grid(positions: torch.Tensor, logits: torch.Tensor, spec: GridSpec) -> torch.Tensor:
     """See `msth_taichi.ops.mask_grid`."""
-    return torch.sigmoid(hash_grid(positions, logits, spec)[0])
+    mask = torch.sigmoid(hash_grid(positions, logits, spec)[0])
+    mask = torch.where(mask < SATURATED, 0, mask)
+    return torch.where(mask > 1 - SATURATED, 1, mask)

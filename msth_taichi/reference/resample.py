@@ -2,6 +2,7 @@
 
 import torch
 
+from msth_taichi.reference.composite import truncated_exp, weights
 from msth_taichi.reference.spacing import Spacing, distances
 
 
@@ -35,3 +36,22 @@ def resample(
     start, end = s_edges.gather(1, below), s_edges.gather(1, above)
     new_s_edges = start + fraction * (end - start)
     return new_s_edges, distances(new_s_edges, near, far, spacing, middle)
+
+
+@torch.no_grad()
+def resample_logits(
+    s_edges: torch.Tensor,
+    t_edges: torch.Tensor,
+    density_logits: torch.Tensor,
+    near: torch.Tensor,
+    far: torch.Tensor,
+    count: int,
+    spacing: Spacing = "piecewise",
+    middle: float = 1.0,
+    anneal: float = 1.0,
+    padding: float = 0.01,
+    jitter: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """See `msth_taichi.ops.resample`."""
+    found = weights(truncated_exp(density_logits), t_edges)
+    return found, *resample(s_edges, found, near, far, count, spacing, middle, anneal, padding, jitter)

@@ -92,40 +92,45 @@ class StaticDynamicSampler:
         self._start = (frames.cumsum(0) - frames).to(device)
         self._frames = frames.to(device)
         self._height, self._width = dynamic.shape[1:]
-        flat = dynamic.to(device).flatten()
-        # int32 halves what these lists take on the GPU
-        index = torch.int32 if flat.numel() < 2**31 else torch.int64
-        self._static = (~flat).nonzero()[:, 0].to(index)
-        self._dynamic = flat.nonzero()[:, 0].to(index)
+        self._dynamic = dynamic.to(device).flatten().nonzero()[:, 0]
+        # static pixels are too many to list: the k-th is k plus the number of dynamic ones before it
+        self._static_before = self._dynamic - torch.arange(len(self._dynamic), device=device)
+        self._statics = dynamic.numel() - len(self._dynamic)
         self._config = config
         self._device = device
         self._generator = generator
 
-    def sample(self, step: int, count: int) -> PixelBatch:
-        """N = `count` pixels for this step: static ones, then dynamic ones, a pixel's times together."""
+    def sample(self, step: int, count: int, batches: int = 1) -> PixelBatch:
+        """`batches` batches of N = `count` pixels, one after the other, by the ratio and repeats of one step.
+
+        In each, static pixels come first, then dynamic ones, a pixel's times together.
+        """
         dynamic, repeats = dynamic_rays(step, count, self._config), dynamic_repeats(step, self._config)
         if len(self._dynamic) == 0:
             dynamic = 0
-        elif len(self._static) == 0:
+        elif self._statics == 0:
             dynamic = count
         static = count - dynamic
-        moving = self._draw(self._dynamic, -(-dynamic // repeats))
-        moving = moving[:, None].expand(-1, repeats).reshape(-1)[:dynamic]
-        cell = torch.cat([self._draw(self._static, static), moving])
+        resting = self._draw(self._statics, batches, static)
+        resting = resting + torch.searchsorted(self._static_before, resting, right=True)
+        moving = self._draw(len(self._dynamic), batches, -(-dynamic // repeats))
+        moving = self._dynamic[moving].repeat_interleave(repeats, dim=1)[:, :dynamic]
+        cell = torch.cat([resting, moving], dim=1).flatten()
 
         pixels = self._height * self._width
         camera, pixel = cell // pixels, cell % pixels
         frames = self._frames[camera]
-        uniform = torch.rand(count, generator=self._generator, device=self._device)
+        uniform = torch.rand(len(cell), generator=self._generator, device=self._device)
         # float32 rounding may reach the upper end
         frame = torch.minimum((uniform * frames).long(), frames - 1)
-        flags = torch.zeros(count, dtype=torch.bool, device=self._device)
-        flags[static:] = True
+        flags = torch.zeros(batches, count, dtype=torch.bool, device=self._device)
+        flags[:, static:] = True
         image = self._order[self._start[camera] + frame]
-        return PixelBatch(image, pixel // self._width, pixel % self._width, flags)
+        return PixelBatch(image, pixel // self._width, pixel % self._width, flags.flatten())
 
-    def _draw(self, pixels: torch.Tensor, count: int) -> torch.Tensor:
+    def _draw(self, pixels: int, batches: int, count: int) -> torch.Tensor:
+        """(batches, count) numbers below `pixels`."""
+        shape = (batches, count)
         if count == 0:
-            return pixels.new_empty(0, dtype=torch.int64)
-        drawn = torch.randint(len(pixels), (count,), generator=self._generator, device=self._device)
-        return pixels[drawn].long()
+            return torch.empty(shape, dtype=torch.int64, device=self._device)
+        return torch.randint(pixels, shape, generator=self._generator, device=self._device)

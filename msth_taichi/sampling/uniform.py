@@ -27,8 +27,9 @@ class UniformSampler:
         self._device = device
         self._generator = generator
 
-    def sample(self, step: int, count: int) -> PixelBatch:
-        """N = `count` pixels; the same for every step but for the generator's state."""
+    def sample(self, step: int, count: int, batches: int = 1) -> PixelBatch:
+        """`batches` batches of N = `count` pixels, one after the other; alike for every step."""
+        count *= batches
         drawn = torch.randint(self._total, (count,), generator=self._generator, device=self._device)
         image, pixel = drawn // self._pixels_per_image, drawn % self._pixels_per_image
         dynamic = torch.zeros(count, dtype=torch.bool, device=self._device)

@@ -17,6 +17,7 @@ from torch import nn
 
 from msth_taichi.errors import RunError
 from msth_taichi.files import new_folder, unwritable, write_json
+from msth_taichi.training.grid_adam import GridAdam
 
 KEPT = 2
 
@@ -30,12 +31,10 @@ class State:
     Args:
         step: steps done.
         since_update: steps since the proposals were last trained.
-        scaler: state of the gradient scaler; empty without one.
     """
 
     step: int = 0
     since_update: int = 1
-    scaler: dict[str, float] | None = None
 
 
 def checkpoint_steps(run: Path) -> list[int]:
@@ -58,9 +57,7 @@ def checkpoint_path(run: Path, step: int | None = None) -> Path:
     return _folder(run, steps[-1] if step is None else step)
 
 
-def save_checkpoint(
-    run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator, state: State
-) -> Path:
+def save_checkpoint(run: Path, model: nn.Module, optimizer: GridAdam, random_state: torch.Tensor, state: State) -> Path:
     """Write a checkpoint and drop all but the newest two.
 
     Raises:
@@ -68,7 +65,7 @@ def save_checkpoint(
     """
     parameters = dict(model.named_parameters())
     moments = {
-        f"{key}/{name}": optimizer.state[parameter][key].detach().cpu()
+        f"{key}/{name}": optimizer.state[parameter][key].detach().cpu().clone()
         for name, parameter in parameters.items()
         if parameter in optimizer.state
         for key in _MOMENTS
@@ -77,10 +74,11 @@ def save_checkpoint(
     try:
         with new_folder(folder) as temporary:
             save_file(
-                {name: p.detach().cpu().contiguous() for name, p in parameters.items()},
+                {name: p.detach().cpu().clone() for name, p in parameters.items()},
                 temporary / "model.safetensors",
             )
-            save_file({**moments, "generator": generator.get_state().cpu()}, temporary / "optimizer.safetensors")
+            others = {"generator": random_state.cpu(), "loss_scale": optimizer.loss_scale.cpu()}
+            save_file({**moments, **others}, temporary / "optimizer.safetensors")
             write_json(temporary / "state.json", asdict(state))
     except SafetensorError as error:  # not an OSError, whatever the system said
         raise unwritable(folder, error) from error
@@ -114,9 +112,7 @@ def load_model(folder: Path, model: nn.Module) -> None:
             parameter.copy_(tensors[name])
 
 
-def load_training(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator
-) -> State:
+def load_training(folder: Path, model: nn.Module, optimizer: GridAdam, generator: torch.Generator) -> State:
     """Bring model, optimizer and random numbers to where the checkpoint left them.
 
     Raises:
@@ -129,9 +125,8 @@ def load_training(
     try:
         for name, parameter in model.named_parameters():
             if f"step/{name}" in tensors:  # a parameter that never had a gradient has no moments
-                moments = {key: tensors[f"{key}/{name}"] for key in _MOMENTS}
-                # the fused Adam keeps even the step count beside the parameter
-                optimizer.state[parameter] = {key: t.to(parameter.device) for key, t in moments.items()}
+                optimizer.load_moments(parameter, {key: tensors[f"{key}/{name}"] for key in _MOMENTS})
+        optimizer.loss_scale.copy_(tensors["loss_scale"])
         generator.set_state(tensors["generator"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise RunError(
@@ -149,6 +144,7 @@ def read_state(folder: Path) -> State:
     path = folder / "state.json"
     try:
         values = json.loads(path.read_text())
+        values.pop("scaler", None)  # of version 0.1.0
         if values.keys() != asdict(State()).keys():
             raise ValueError(f"expected the keys {', '.join(asdict(State()))}")
         if not all(type(values[key]) is int and values[key] >= 0 for key in ("step", "since_update")):

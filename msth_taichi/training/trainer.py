@@ -24,19 +24,16 @@ from msth_taichi.config import Config
 from msth_taichi.errors import ConfigError, DivergenceError
 from msth_taichi.files import unwritable, write_text
 from msth_taichi.kernels import runtime
-from msth_taichi.model.losses import losses
+from msth_taichi.model.losses import losses, masked_fields
 from msth_taichi.model.renderer import RadianceField, anneal_exponent
 from msth_taichi.sampling import make_sampler, require_suited
 from msth_taichi.scene.frames import FrameStore
 from msth_taichi.scene.scene import Scene
+from msth_taichi.training.batches import Batches
 from msth_taichi.training.checkpoint import State, checkpoint_path, checkpoint_steps, load_training, save_checkpoint
+from msth_taichi.training.grid_adam import GridAdam
 from msth_taichi.training.run import Run, compute_dtype, require_free, write_run
 from msth_taichi.training.schedules import learning_rate, proposals_are_due
-
-ADAM_EPSILON = 1e-15
-"""Makes Adam blind to the scale of a gradient, however small: the mask loss relies on it (released MSTH code)."""
-
-_FIRST_LOSS_SCALE = 2.0**10
 
 
 def train(
@@ -111,28 +108,23 @@ class Trainer:
             torch.manual_seed(settings.seed)
             self.model = RadianceField(config, scene.box).to(device)
         self.model.compute = compute
-        self.optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=settings.learning_rate, eps=ADAM_EPSILON, fused=True
-        )
-        self.scaler = torch.amp.GradScaler(device.type, init_scale=_FIRST_LOSS_SCALE, enabled=compute == torch.float16)
+        self.optimizer = self._make_optimizer()
         self.generator = torch.Generator(device).manual_seed(settings.seed)
         self.state = State()
         self.images = scene.images("train")
         self.store = FrameStore.from_images(
             self.images, scene.cameras, device, config.data.gpu_memory, progress=progress
         )
-        self.sampler = make_sampler(scene, self.store, config.sampler, device, self.generator)
-        self.cameras = scene.cameras.to(device)
-        self.image_camera = self.images.camera.to(device)
-        self.image_time = self.images.time.to(device)
+        sampler = make_sampler(scene, self.store, config.sampler, device, self.generator)
+        self.batches = Batches(
+            self.model, config, scene.cameras.to(device), self.images, self.store, sampler, self.generator
+        )
         # the first step whose loss was not finite, kept on the device so that no step waits for it
         self._bad_step = torch.full((), math.inf, device=device, dtype=torch.float64)
 
     def restore(self) -> None:
         """Continue where the last checkpoint of the run folder stands."""
         self.state = load_training(checkpoint_path(self.path), self.model, self.optimizer, self.generator)
-        if self.state.scaler:
-            self.scaler.load_state_dict(self.state.scaler)
         _forget_later_lines(self.path / "metrics.jsonl", self.state.step)
 
     def as_run(self) -> Run:
@@ -175,51 +167,56 @@ class Trainer:
 
     def step(self) -> dict[str, torch.Tensor]:
         """One step of optimisation; returns the loss terms, still on the device."""
-        config, count = self.config, self.config.training.rays_per_step
-        step = self.state.step
+        config, step = self.config, self.state.step
         due = proposals_are_due(step, self.state.since_update)
-        pixels = self.sampler.sample(step, count)
-        rays = self.model.rays(
-            self.cameras,
-            self.image_camera[pixels.image],
-            pixels.row,
-            pixels.column,
-            self.image_time[pixels.image],
-        )
-        jitter = self._random(len(self.model.proposals) + 1, count)
-        background = self.model.background(
-            count, self._random(count, 3) if config.rays.background == "random" else None
-        )
-        target = self.store.gather(pixels.image, pixels.row, pixels.column)
-        if target.shape[1] == 4:
-            alpha = target[:, 3:]
-            target = target[:, :3] * alpha + (1 - alpha) * background  # type: ignore[operator] checked at the start
-        rendering = self.model(
-            rays,
-            jitter=jitter,
+        batch = self.batches.at(step)
+        found = losses(
+            self.model,
+            batch.rays,
+            batch.target,
+            config.loss,
+            jitter=batch.jitter,
             anneal=anneal_exponent(step, config.rays.anneal_steps),
             train_proposals=due,
-            background=background,
+            background=batch.background,
         )
-        terms = losses(self.model, rendering, target, config.loss, due)
-        loss = torch.stack(list(terms.values())).sum()
-        self._bad_step = torch.where(loss.isfinite(), self._bad_step, self._bad_step.clamp(max=step + 1))
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, config.training)
+        self._bad_step = torch.where(found.total.isfinite(), self._bad_step, self._bad_step.clamp(max=step + 1))
+        self.optimizer.param_groups[0]["lr"] = learning_rate(step, config.training)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        found.total.backward(self.optimizer.loss_scale)
+        self.optimizer.step()
         self.state.since_update = 1 if due else self.state.since_update + 1
         self.state.step = step + 1
-        return terms
+        return found.terms
 
-    def _random(self, *shape: int) -> torch.Tensor:
-        return torch.rand(*shape, generator=self.generator, device=self.device)
+    def _make_optimizer(self) -> GridAdam:
+        settings, loss = self.config.training, self.config.loss
+        # on a GPU integers meet faster than floats, and in any order; on a CPU each table level has one owner anyway
+        kept = self.device.type == "cuda" and settings.deterministic
+        if kept:
+            for field in self.model.fields():
+                field.keep_gradients(self.model.compute)
+        # the loss of a whole ray: its gradients suit float16 and fixed point, where those of the mean would vanish
+        scaled = kept or self.model.compute == torch.float16
+        loss_scale = float(settings.rays_per_step) if scaled else None
+        optimizer = GridAdam(self.model, settings.learning_rate, loss_scale)
+        optimizer.mask_weights = dict.fromkeys(masked_fields(self.model, loss), loss.mask)
+        return optimizer
+
+    def _mask_term(self) -> float:
+        """The mask loss of masks that the optimiser moves: read for the log alone."""
+        masks = [
+            field.encoding.mask_loss()
+            for field in masked_fields(self.model, self.config.loss)
+            if field.encoding.sums is not None
+        ]
+        return self.config.loss.mask * float(torch.stack(masks).sum()) if masks else 0.0
 
     def _log(self, terms: dict[str, torch.Tensor], rays_per_second: float, bar: tqdm) -> None:
         self._check_finite()
         values = dict(zip(terms, torch.stack(list(terms.values())).tolist(), strict=True))
+        if mask := self._mask_term():
+            values["mask"] = mask
         loss, psnr = sum(values.values()), -10 * math.log10(max(values["rgb"], 1e-12))
         bar.set_postfix(loss=f"{loss:.4f}", psnr=f"{psnr:.2f}", rays=f"{rays_per_second / 1e3:.0f}k/s")
         line = {
@@ -242,8 +239,8 @@ class Trainer:
         # a finite loss can still have had a gradient that was not
         if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
             self._diverged(self.state.step, "a parameter")
-        self.state.scaler = self.scaler.state_dict() if self.scaler.is_enabled() else None
-        save_checkpoint(self.path, self.model, self.optimizer, self.generator, self.state)
+        random_state = self.batches.random_state(self.state.step)
+        save_checkpoint(self.path, self.model, self.optimizer, random_state, self.state)
 
     def _check_finite(self) -> None:
         bad = self._bad_step.item()

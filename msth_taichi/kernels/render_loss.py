@@ -1,0 +1,163 @@
+"""From the logits of samples to the loss of each ray and the gradients of both, one thread per ray in one launch.
+
+Two sweeps: from the front the colour, from the back the gradients. What the second needs of the first, transmittance
+behind each bin and the distance sums of the distortion, is parked in scratch memory.
+
+Letters: N rays, S samples per ray; along a ray tau is the optical depth of a bin, w its weight, T the transmittance.
+"""
+
+from functools import cache
+from types import SimpleNamespace
+
+import taichi as ti
+import torch
+
+from msth_taichi.kernels.cells import TAICHI_DTYPE, real_of
+from msth_taichi.kernels.launch import launchers
+from msth_taichi.thresholds import MAX_GRADIENT_LOGIT, MAX_LOGIT, OPAQUE
+
+
+@cache
+def logit_functions(real) -> SimpleNamespace:
+    """Device functions for the logits of a bin."""
+
+    @ti.func
+    def density(logit):
+        return ti.exp(ti.min(logit, real(MAX_LOGIT)))
+
+    @ti.func
+    def density_slope(logit):
+        return ti.exp(ti.min(ti.max(logit, real(-MAX_GRADIENT_LOGIT)), real(MAX_GRADIENT_LOGIT)))
+
+    @ti.func
+    def sigmoid(logit):
+        return 1 / (1 + ti.exp(-logit))
+
+    @ti.func
+    def absorbed(tau):
+        # 1 - exp(-tau) without its cancellation in thin bins; Taichi has no expm1
+        half = ti.tanh(0.5 * tau)
+        return 2 * half / (1 + half)
+
+    @ti.func
+    def optical_depth(logit, width):
+        return ti.min(density(logit) * width, real(OPAQUE))
+
+    return SimpleNamespace(
+        optical_depth=optical_depth,
+        density=density,
+        density_slope=density_slope,
+        sigmoid=sigmoid,
+        absorbed=absorbed,
+    )
+
+
+@cache
+def render_loss_kernels(dtype: torch.dtype, last_sample: bool) -> SimpleNamespace:
+    """Kernels for logits of `dtype`; see `msth_taichi.ops.render_loss`.
+
+    With `last_sample` the background is the colour of each ray's last sample and the argument is not read.
+    """
+    real = real_of(dtype)
+    stored = TAICHI_DTYPE[dtype]
+    volume = logit_functions(real)
+    matrix = ti.types.ndarray(dtype=real, ndim=2)
+    stored_vector = ti.types.ndarray(dtype=stored, ndim=1)
+    stored_matrix = ti.types.ndarray(dtype=stored, ndim=2)
+    vec3 = ti.types.vector(3, real)
+
+    @ti.func
+    def color_at(color_logits: ti.template(), k):
+        color = vec3(0)
+        for c in ti.static(range(3)):
+            color[c] = volume.sigmoid(ti.cast(color_logits[c, k], real))
+        return color
+
+    @ti.kernel
+    def both(
+        density_logits: stored_vector,  # (N*S,)
+        color_logits: stored_matrix,  # (3, N*S)
+        s_edges: matrix,  # (N, S+1)
+        t_edges: matrix,  # (N, S+1)
+        target: matrix,  # (N, 3)
+        background: matrix,  # (N, 3), or empty
+        distortion: real,  # weights of the terms
+        sparse: real,
+        weights: matrix,  # (N, S)
+        terms: matrix,  # (3, N) colour, distortion and sparse term of each ray, weighted
+        passed: matrix,  # (S, N) scratch, rays side by side; or empty where no gradient is wanted
+        front: matrix,  # (S, N) scratch, or empty
+        density_gradient: stored_vector,  # (N*S,), of the sum of the terms over all rays; or empty
+        color_gradient: stored_matrix,  # (3, N*S), or empty
+    ):
+        for ray in range(target.shape[0]):
+            samples = weights.shape[1]
+            transmitted = real(1.0)
+            tau_sum = real(0.0)
+            color = vec3(0)
+            last = vec3(0)
+            weight_sum = real(0.0)  # of the bins passed, and of their distances to here
+            distance_sum = real(0.0)
+            spread = real(0.0)
+            fog = real(0.0)
+            for i in range(samples):
+                k = ray * samples + i
+                sigma = volume.density(ti.cast(density_logits[k], real))
+                tau = ti.min(sigma * (t_edges[ray, i + 1] - t_edges[ray, i]), real(OPAQUE))
+                w = transmitted * volume.absorbed(tau)
+                tau_sum += tau
+                transmitted = ti.exp(-tau_sum)
+                last = color_at(color_logits, k)
+                color += w * last
+                weights[ray, i] = w
+                width = s_edges[ray, i + 1] - s_edges[ray, i]
+                distance_sum += 0.5 * width * weight_sum
+                if passed.shape[1] > 0:
+                    passed[i, ray] = transmitted
+                    front[i, ray] = distance_sum
+                spread += w * (2 * distance_sum + w * width / 3)
+                weight_sum += w
+                distance_sum += 0.5 * width * weight_sum
+                if sparse > 0:
+                    fog += ti.log(1 + 2 * sigma * sigma)
+            back = last
+            if ti.static(not last_sample):
+                back = vec3(background[ray, 0], background[ray, 1], background[ray, 2])
+            error = color + transmitted * back - vec3(target[ray, 0], target[ray, 1], target[ray, 2])
+            terms[0, ray] = error.dot(error) / 3
+            terms[1, ray] = distortion * spread
+            terms[2, ray] = sparse * fog / samples
+
+            if passed.shape[1] > 0:
+                slope_of_color = 2 * error / 3
+                behind = real(0.0)
+                weight_sum = 0
+                distance_sum = 0
+                for j in range(samples):
+                    i = samples - 1 - j
+                    k = ray * samples + i
+                    w = weights[ray, i]
+                    sample_color = color_at(color_logits, k)
+                    width = s_edges[ray, i + 1] - s_edges[ray, i]
+                    distance_sum += 0.5 * width * weight_sum
+                    slope = slope_of_color.dot(sample_color - back)
+                    slope += 2 * distortion * (front[i, ray] + distance_sum + w * width / 3)
+                    weight_sum += w
+                    distance_sum += 0.5 * width * weight_sum
+                    tau_gradient = passed[i, ray] * slope - behind
+                    behind += w * slope
+                    logit = ti.cast(density_logits[k], real)
+                    sigma_gradient = tau_gradient * (t_edges[ray, i + 1] - t_edges[ray, i])
+                    if sparse > 0:
+                        sigma = volume.density(logit)
+                        sigma_gradient += sparse / samples * 4 * sigma / (1 + 2 * sigma * sigma)
+                    density_gradient[k] = ti.cast(sigma_gradient * volume.density_slope(logit), stored)
+                    share = w
+                    if ti.static(last_sample):
+                        if i == samples - 1:
+                            share += passed[i, ray]
+                    for c in ti.static(range(3)):
+                        g = slope_of_color[c] * share * sample_color[c] * (1 - sample_color[c])
+                        color_gradient[c, k] = ti.cast(g, stored)
+
+    return launchers(both=both)

@@ -1,0 +1,119 @@
+"""The losses of a batch of rays, from what the field says of their samples. Letters: N rays, S samples per ray."""
+
+from dataclasses import dataclass
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from msth_taichi.errors import TensorError
+from msth_taichi.kernels.render_loss import render_loss_kernels
+from msth_taichi.ops.checks import check
+
+_LOGITS = (torch.float16, torch.float32, torch.float64)
+
+
+@dataclass(frozen=True)
+class RenderLoss:
+    """Losses of N rays."""
+
+    total: torch.Tensor
+    """Scalar, the sum of the terms; differentiable."""
+    terms: torch.Tensor
+    """(3,) colour, distortion and sparse term, weighted; detached."""
+    weights: torch.Tensor
+    """(N, S) share of each sample in what its ray sees; detached."""
+
+
+def render_loss(
+    density_logits: torch.Tensor,
+    color_logits: torch.Tensor,
+    s_edges: torch.Tensor,
+    t_edges: torch.Tensor,
+    target: torch.Tensor,
+    background: torch.Tensor | None,
+    distortion: float = 0.0,
+    sparse: float = 0.0,
+) -> RenderLoss:
+    """Composite rays, compare them with their pixels, and add what keeps the weights together and space empty.
+
+        total = mean |C - target|^2 + distortion L_d + sparse mean log(1 + 2 density^2)
+
+        density = exp(density_logit),  colour = sigmoid(color_logit),  C = sum_i w_i colour_i + (1 - sum_i w_i) back
+        L_d = mean over rays of  sum_ij w_i w_j |m_i - m_j| + 1/3 sum_i w_i^2 (s_{i+1} - s_i)        m bin centres
+
+    with w as in `composite`. The adjoint is computed in the same launch, so the backward pass only scales it. The
+    gradient of exp is that of exp(clamp(logit, -15, 15)).
+
+    Args:
+        density_logits: (N*S,) float16, float32 or float64, ray after ray.
+        color_logits: (3, N*S) same dtype.
+        s_edges: (N, S+1) bin edges in [0, 1], not decreasing along a ray; float64 with float64 logits, else float32.
+        t_edges: (N, S+1) bin edges, scene units; dtype of s_edges.
+        target: (N, 3) colours; dtype of s_edges.
+        background: (N, 3) colours behind the samples; None for the colour of each ray's last sample.
+        distortion: weight of L_d.
+        sparse: weight of the sparse term.
+    Returns:
+        A `RenderLoss`, differentiable once in both logits.
+    Raises:
+        TensorError: wrong shape, dtype, device or layout.
+    Source: Barron et al. 2022, Mip-NeRF 360, equation 15 (distortion); Hedman et al. 2021, SNeRG (sparse).
+
+    Example:
+        >>> loss = render_loss(samples.density_logits, samples.color_logits, s_edges, t_edges, target, None)
+        >>> loss.total.backward()
+    """
+    check("density_logits", density_logits, (None,), _LOGITS)
+    real = torch.float64 if density_logits.dtype == torch.float64 else torch.float32
+    check("target", target, (None, 3), real)
+    rays = len(target)
+    samples = len(density_logits) // max(rays, 1)
+    if samples * rays != len(density_logits) or (rays and not samples):
+        raise TensorError(f"density_logits: {len(density_logits)} samples do not divide into {rays} rays evenly")
+    check("color_logits", color_logits, (3, len(density_logits)), density_logits.dtype)
+    check("s_edges", s_edges, (rays, samples + 1) if rays else (0, None), real)
+    check("t_edges", t_edges, tuple(s_edges.shape), real)
+    if background is not None:
+        check("background", background, (rays, 3), real)
+    training = torch.is_grad_enabled() and (density_logits.requires_grad or color_logits.requires_grad)
+    total, terms, weights = _RenderLoss.apply(
+        density_logits, color_logits, s_edges, t_edges, target, background, distortion, sparse, training
+    )  # type: ignore[misc]
+    return RenderLoss(total, terms, weights)
+
+
+class _RenderLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx, density_logits, color_logits, s_edges, t_edges, target, background, distortion, sparse, training: bool
+    ):
+        density_logits, color_logits, s_edges, t_edges, target = (
+            x.detach() for x in (density_logits, color_logits, s_edges, t_edges, target)
+        )
+        rays = len(target)
+        samples = s_edges.shape[1] - 1
+        weights = target.new_empty(rays, samples)
+        terms = target.new_empty(3, rays)
+        # passed and front, then the gradients
+        scratch = target.new_empty(2, samples, rays if training else 0)
+        density_gradient = torch.empty_like(density_logits if training else density_logits[:0])
+        color_gradient = color_logits.new_empty(3, len(density_gradient))
+        if rays:
+            back = target.new_empty(0, 3) if background is None else background.detach()
+            render_loss_kernels(density_logits.dtype, background is None).both(
+                density_logits, color_logits, s_edges, t_edges, target, back, distortion, sparse,
+                weights, terms, scratch[0], scratch[1], density_gradient, color_gradient,
+            )  # fmt: skip
+        terms = terms.sum(1) / max(rays, 1)
+        ctx.save_for_backward(density_gradient, color_gradient)
+        ctx.rays = rays
+        ctx.mark_non_differentiable(terms, weights)
+        return terms.sum(), terms, weights
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, total_gradient, *_):
+        # kept per ray: in float16 the mean's gradients would vanish
+        scale = total_gradient / max(ctx.rays, 1)
+        density_gradient, color_gradient = ctx.saved_tensors
+        return density_gradient * scale, color_gradient * scale, *(None,) * 7

@@ -1,0 +1,31 @@
+"""The losses of a batch of rays in plain PyTorch. Letters: N rays, S samples per ray."""
+
+import torch
+
+from msth_taichi.reference.composite import composite, truncated_exp
+from msth_taichi.reference.distortion import distortion_loss
+
+
+def render_loss(
+    density_logits: torch.Tensor,
+    color_logits: torch.Tensor,
+    s_edges: torch.Tensor,
+    t_edges: torch.Tensor,
+    target: torch.Tensor,
+    background: torch.Tensor | None,
+    distortion: float = 0.0,
+    sparse: float = 0.0,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Total, terms (3,) and weights (N, S); see `msth_taichi.ops.render_loss`."""
+    rays, samples = s_edges.shape[0], s_edges.shape[1] - 1
+    density = truncated_exp(density_logits).view(rays, samples)
+    colors = torch.sigmoid(color_logits).view(3, rays, samples)
+    out = composite(density, colors, t_edges, "last_sample" if background is None else background)
+    terms = torch.stack(
+        [
+            (out.color - target).square().sum() / (3 * max(rays, 1)),
+            distortion * distortion_loss(s_edges, out.weights),
+            sparse * torch.log1p(2 * density.square()).sum() / max(density.numel(), 1),
+        ]
+    )
+    return terms.sum(), terms, out.weights

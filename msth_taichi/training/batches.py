@@ -1,0 +1,103 @@
+"""Batches of rays with their pixels, drawn for several steps at once.
+
+A step needs dozens of small operations to choose pixels and turn them into rays; done for many steps at a time they
+cost the host next to nothing. What a step gets depends on the seed and the step alone, so a resumed training goes on
+exactly.
+
+Letters: N rays of a batch.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from msth_taichi.config import Config
+from msth_taichi.model.rays import Rays
+from msth_taichi.model.renderer import RadianceField
+from msth_taichi.sampling import Sampler
+from msth_taichi.scene.cameras import Cameras
+from msth_taichi.scene.frames import FrameStore
+from msth_taichi.scene.scene import Images
+
+AHEAD = 16
+"""Batches drawn at once; what a sampler changes over time, it changes every so many steps."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N rays and what they should see.
+
+    Args:
+        rays: N rays.
+        target: (N, 3) colours.
+        jitter: (samplers, N) in [0, 1).
+        background: (N, 3) colour behind the samples; None for the colour of the last sample.
+    """
+
+    rays: Rays
+    target: torch.Tensor
+    jitter: torch.Tensor
+    background: torch.Tensor | None
+
+
+class Batches:
+    """Batches for every step of a training.
+
+    Args:
+        model: for the bounds of rays, and the background.
+        config: all settings.
+        cameras: on the device.
+        images: that the sampler draws from.
+        store: their frames.
+        sampler: draws from `generator`.
+        generator: of all randomness.
+    """
+
+    def __init__(
+        self,
+        model: RadianceField,
+        config: Config,
+        cameras: Cameras,
+        images: Images,
+        store: FrameStore,
+        sampler: Sampler,
+        generator: torch.Generator,
+    ):
+        self._model, self._config, self._cameras = model, config, cameras
+        device = store.device
+        self._camera, self._time = images.camera.to(device), images.time.to(device)
+        self._store, self._sampler, self._generator = store, sampler, generator
+        self._block = -1
+        self._before = generator.get_state()
+        self._batches: list[Batch] = []
+
+    def at(self, step: int) -> Batch:
+        """The batch of a step; steps are asked for in order."""
+        if step // AHEAD != self._block:
+            self._block, self._before = step // AHEAD, self._generator.get_state()
+            self._batches = self._draw(self._block * AHEAD)
+        return self._batches[step % AHEAD]
+
+    def random_state(self, step: int) -> torch.Tensor:
+        """State of the generator from which a training resumed at `step` goes on as this one does."""
+        return self._before if step // AHEAD == self._block else self._generator.get_state()
+
+    def _draw(self, step: int) -> list[Batch]:
+        count = self._config.training.rays_per_step
+        pixels = self._sampler.sample(step, count, AHEAD)
+        rays = self._model.rays(
+            self._cameras, self._camera[pixels.image], pixels.row, pixels.column, self._time[pixels.image]
+        )
+        jitter = self._random(AHEAD, len(self._model.proposals) + 1, count)
+        random = self._random(AHEAD * count, 3) if self._config.rays.background == "random" else None
+        background = self._model.background(AHEAD * count, random)
+        target = self._store.gather(pixels.image, pixels.row, pixels.column)
+        if target.shape[1] == 4:
+            alpha = target[:, 3:]
+            target = target[:, :3] * alpha + (1 - alpha) * background  # type: ignore[operator] checked at the start
+        backgrounds = [None] * AHEAD if background is None else background.split(count)
+        parts = zip(rays.split(count), target.split(count), jitter, backgrounds, strict=True)
+        return [Batch(*part) for part in parts]
+
+    def _random(self, *shape: int) -> torch.Tensor:
+        return torch.rand(*shape, generator=self._generator, device=self._store.device)

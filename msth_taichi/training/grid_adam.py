@@ -1,0 +1,138 @@
+"""Adam for a field, with one launch for each part whose gradients are summed in fixed point.
+
+Letters: W weights of a field's MLPs.
+"""
+
+import math
+
+import torch
+
+from msth_taichi.kernels.cells import joined_constants
+from msth_taichi.kernels.grid_adam import grid_adam_kernels
+from msth_taichi.model.field import Field
+from msth_taichi.model.renderer import RadianceField
+
+EPSILON = 1e-15
+"""Makes Adam blind to the scale of a gradient, however small: the mask loss relies on it (released MSTH code)."""
+
+# a loss scale that overflowed once is tried again some hundred steps later
+_GROWTH = 1.001
+
+
+class GridAdam(torch.optim.Adam):
+    """Adam that takes from a field what `Field.keep_gradients` keeps, and the rest from autograd.
+
+    A part without a gradient, such as a proposal in a step that does not train it, is not moved. With a loss
+    scale, gradients are divided by it; a step with one that is not finite moves nothing and halves the scale.
+
+    Args:
+        model: main field and proposals.
+        learning_rate: of the first step; set it in `param_groups` later.
+        loss_scale: what the loss is multiplied by before its backward pass, so that float16 gradients do not vanish;
+            None where they are float32.
+
+    Example:
+        >>> optimizer = GridAdam(model, 1e-2)
+        >>> loss.backward(optimizer.loss_scale)
+        >>> optimizer.step()
+    """
+
+    def __init__(self, model: RadianceField, learning_rate: float, loss_scale: float | None = None):
+        super().__init__(model.parameters(), lr=learning_rate, eps=EPSILON, fused=True)
+        self.fields = model.fields()
+        self.mask_weights: dict[Field, float] = {}
+        """Weight of the mask loss of fields that keep their gradients: added here, where the mask is read anyway."""
+        self._scaled, self._limit = loss_scale is not None, loss_scale or 1.0
+        device = next(model.parameters()).device
+        # a number of its own in memory, so that kernels change it while the host runs ahead
+        self._loss_scale = torch.full((1,), self._limit, device=device)
+        self._overflow = torch.zeros(1, device=device)
+        self._kept = {field: self._keep_state(field) for field in self.fields if field.flat is not None}
+
+    @property
+    def loss_scale(self) -> torch.Tensor:
+        """Scalar on the device; 1 without a scale."""
+        return self._loss_scale[0]
+
+    @torch.no_grad()
+    def step(self, closure=None):  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One step of everything that has a gradient."""
+        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if gradients:
+            if self._scaled:
+                # what torch's fused kernels read where a GradScaler is used
+                self.grad_scale = self.loss_scale.clone()
+                self.found_inf = (~torch.nn.utils.get_total_norm(gradients).isfinite()).float()
+            super().step(closure)
+            if self._scaled:
+                grown = (self._loss_scale * _GROWTH).clamp_(max=self._limit)
+                self._loss_scale.copy_(torch.where(self.found_inf > 0, self._loss_scale / 2, grown))
+        for i, field in enumerate(self.fields):
+            sums = field.encoding.sums
+            if sums is not None and sums.pending:
+                self._step_field(field, _GROWTH if i == 0 else 1.0)
+
+    def _step_field(self, field: Field, growth: float) -> None:
+        group, encoding, flat = self.param_groups[0], field.encoding, field.flat
+        sums = encoding.sums
+        assert sums is not None and flat is not None
+        steps, *moments = self._kept[field]
+        steps += 1
+        count = steps.item()
+        beta1, beta2 = group["betas"]
+        copies = encoding.copies or [sums.static.new_empty(0, 1, dtype=torch.int32)] * 2
+        arguments: list[torch.Tensor] = []
+        tables = zip((encoding.static_table, encoding.dynamic_table), copies, (sums.static, sums.dynamic), strict=True)
+        for table, copy, total in tables:
+            state = self.state[table]
+            moved = (x.view(torch.int64) for x in (table.detach(), state["exp_avg"], state["exp_avg_sq"]))
+            arguments += [*moved, copy.view(torch.int32), total]
+        mask = encoding.mask_logits.detach()
+        state = self.state[encoding.mask_logits]
+        arguments += [joined_constants(sums.specs, mask.device, torch.float32)[1], sums.bounds, sums.scales]
+        arguments += [mask, state["exp_avg"], state["exp_avg_sq"], sums.mask]
+        arguments += [flat.values, *moments, flat.copies, flat.gradients]
+        grid_adam_kernels(flat.copies.dtype).step(
+            *arguments,
+            self._loss_scale,
+            self._overflow,
+            growth,
+            self._limit,
+            self.mask_weights.get(field, 0.0) / len(mask),
+            beta1,
+            beta2,
+            group["lr"] / (1 - beta1**count),
+            1 / math.sqrt(1 - beta2**count),
+            group["eps"],
+            max(sums.specs[1].entries),
+            max(sums.specs[2].entries),
+        )
+        sums.pending = False
+
+    def load_moments(self, parameter: torch.Tensor, moments: dict[str, torch.Tensor]) -> None:
+        """Continue a parameter where `exp_avg`, `exp_avg_sq` and `step` of an earlier optimiser stand."""
+        state = self.state[parameter]
+        if state:  # kept: other tensors look at the same memory
+            for key, value in moments.items():
+                state[key].copy_(value)
+        else:
+            # the fused Adam keeps even the step count beside the parameter
+            state.update({key: value.to(parameter.device) for key, value in moments.items()})
+
+    def _keep_state(self, field: Field) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Make the state of all parameters of a field: its count of steps, and both moments of its MLPs (W,), of
+        which the state of each weight is a view."""
+        assert field.flat is not None
+        steps = torch.zeros(())  # on the host, which corrects the biases
+        for table in field.encoding.parameters():
+            self.state[table] = {
+                "step": steps, "exp_avg": torch.zeros_like(table), "exp_avg_sq": torch.zeros_like(table)
+            }  # fmt: skip
+        averages, squares = torch.zeros_like(field.flat.values), torch.zeros_like(field.flat.values)
+        start = 0
+        for weight in (weight for mlp in field.mlps() for weight in mlp.weights):
+            part = slice(start, start + weight.numel())
+            views = averages[part].view_as(weight), squares[part].view_as(weight)
+            self.state[weight] = {"step": steps, "exp_avg": views[0], "exp_avg_sq": views[1]}
+            start = part.stop
+        return steps, averages, squares
