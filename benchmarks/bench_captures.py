@@ -11,21 +11,21 @@ import argparse
 import datetime
 import json
 import platform
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from options import RESULTS, commit
 
 from msth_taichi.errors import MsthError
 from msth_taichi.evaluation.evaluate import evaluate
+from msth_taichi.files import write_json, write_text
 from msth_taichi.scene.scene import load_scene
 from msth_taichi.training.run import load_run
 from msth_taichi.training.start import start_training
 
-RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
     "data",
     "preset",
@@ -112,27 +112,16 @@ def train_once(path: str, preset: str, output: Path, options: argparse.Namespace
         "date": datetime.date.today().isoformat(),
         "commit": options.commit,
     }
-    record.write_text(json.dumps(values, indent=1) + "\n")
-
-
-def commit() -> str:
-    """Abbreviated commit, with a plus sign where files differ from it; "unknown" outside a repository."""
-    here = Path(__file__).parent
-    command = ["git", "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
-    result = subprocess.run(command, cwd=here, capture_output=True, text=True)
-    return result.stdout.strip() or "unknown"
+    write_json(record, values)
 
 
 def save(folder: Path, name: str, row: dict[str, Any]) -> None:
     """Replace the row of `name` in captures.json, and write the table again."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "captures.json"
     rows = json.loads(path.read_text()) if path.is_file() else {}
     rows[name] = row
-    for file, text in ((path, json.dumps(rows, indent=1) + "\n"), (folder / "captures.md", table(rows))):
-        temporary = file.with_name(f".{file.name}")
-        temporary.write_text(text)
-        temporary.replace(file)
+    write_json(path, rows)
+    write_text(folder / "captures.md", table(rows))
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:

@@ -42,21 +42,24 @@ def real_of(dtype: torch.dtype):
 
 
 def word_of(dtype: torch.dtype, features: int) -> torch.dtype | None:
-    """Integer dtype of a whole entry, so that its two features come in one load; None where they do not fit."""
-    words = {torch.float16: torch.int32, torch.float32: torch.int64}
-    return words.get(dtype) if features == 2 else None
+    """Integer dtype in which kernels read a table of `dtype`; None where they read its floats.
+
+    Two float32 features fill a 64-bit word. Of float16, two entries fill it: neighbours along x often share it.
+    """
+    return torch.int64 if features == 2 and dtype in (torch.float16, torch.float32) else None
 
 
 def as_words(table: torch.Tensor) -> torch.Tensor:
-    """(E, F) table as the kernels of its dtype read it: (E, 1) words where an entry fits into one."""
-    word = word_of(table.dtype, table.shape[1])
-    return table.view(word) if word else table
+    """(E, F) table as the kernels of its dtype read it, see `word_of`."""
+    if word_of(table.dtype, table.shape[1]) is None:
+        return table
+    # a level has a multiple of 8 entries
+    return table.view(-1, 4 if table.dtype == torch.float16 else 2).view(torch.int64)
 
 
 def table_type(dtype: torch.dtype, features: int):
     """Taichi type of an argument that holds `as_words` of a table."""
-    word = word_of(dtype, features)
-    return ti.types.ndarray(dtype={None: TAICHI_DTYPE[dtype], torch.int32: ti.i32, torch.int64: ti.i64}[word], ndim=2)
+    return ti.types.ndarray(dtype=ti.i64 if word_of(dtype, features) else TAICHI_DTYPE[dtype], ndim=2)
 
 
 def sums_type(sums: Sums, real):
@@ -158,7 +161,8 @@ def cell_functions(axes: int, features: int, dtype: torch.dtype, timed: bool, su
     """
     corners = 2**axes
     real = real_of(dtype)
-    word = word_of(dtype, features)
+    word = word_of(dtype, features) is not None
+    shared = word and dtype == torch.float16
     point = ti.types.vector(axes, real)
     cell_type = ti.types.vector(axes, ti.i32)
     value_type = ti.types.vector(features, real)
@@ -216,11 +220,16 @@ def cell_functions(axes: int, features: int, dtype: torch.dtype, timed: bool, su
         return offset + ti.select(dense != 0, total, mixed & last)
 
     @ti.func
+    def half_of(word, entry):
+        """Features of an entry from the word that it shares with a neighbour."""
+        return pairs.unpack16(ti.select(entry & 1, ti.cast(word >> 32, ti.i32), ti.cast(word, ti.i32)))
+
+    @ti.func
     def entry_value(table: ti.template(), entry):
         value = value_type(0)
-        if ti.static(word == torch.int32):
-            value = pairs.unpack16(table[entry, 0])
-        elif ti.static(word == torch.int64):
+        if ti.static(shared):
+            value = half_of(table[entry >> 1, 0], entry)
+        elif ti.static(word):
             value = pairs.unpack32(table[entry, 0])
         else:
             for f in ti.static(range(features)):
@@ -256,9 +265,23 @@ def cell_functions(axes: int, features: int, dtype: torch.dtype, timed: bool, su
         cell, fraction = locate(ti.select(inside, x, point(0)), scales, level)
         offset, last, dense, factors = read_level(integers, level)
         total = value_type(0)
-        for corner in ti.static(range(corners)):
-            weight = ti.select(inside, corner_weight(fraction, corner), ti.cast(0, real))
-            total += weight * entry_value(table, slot(cell, corner, offset, last, dense, factors))
+        for pair in ti.static(range(corners // 2)):
+            # two corners that are neighbours along x: a hash keeps them side by side where the lower x is even
+            low = slot(cell, 2 * pair, offset, last, dense, factors)
+            high = slot(cell, 2 * pair + 1, offset, last, dense, factors)
+            low_value, high_value = value_type(0), value_type(0)
+            if ti.static(shared):
+                low_word = table[low >> 1, 0]
+                high_word = low_word
+                if (low ^ high) != 1:
+                    high_word = table[high >> 1, 0]
+                low_value, high_value = half_of(low_word, low), half_of(high_word, high)
+            else:
+                low_value, high_value = entry_value(table, low), entry_value(table, high)
+            weight = ti.select(inside, corner_weight(fraction, 2 * pair), ti.cast(0, real))
+            total += weight * low_value
+            weight = ti.select(inside, corner_weight(fraction, 2 * pair + 1), ti.cast(0, real))
+            total += weight * high_value
         return total
 
     @ti.func

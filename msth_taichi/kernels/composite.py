@@ -81,47 +81,6 @@ def volume_functions(real, taichi_adjoint: bool) -> SimpleNamespace:
 
 
 @cache
-def weights_kernels(dtype: torch.dtype, taichi_adjoint: bool = False) -> SimpleNamespace:
-    """Kernels for densities of `dtype`; see `msth_taichi.ops.composite.weights`."""
-    real = real_of(dtype)
-    volume = volume_functions(real, taichi_adjoint)
-    matrix = ti.types.ndarray(dtype=real, ndim=2)
-
-    @ti.kernel
-    def forward(
-        densities: matrix,  # (N, S)
-        t_edges: matrix,  # (N, S+1)
-        weights: matrix,  # (N, S)
-    ):
-        for ray in range(densities.shape[0]):
-            tau_sum = real(0.0)
-            for i in range(densities.shape[1]):
-                tau = volume.optical_depth(densities, t_edges, ray, i)
-                weights[ray, i] = volume.passed(tau_sum) * volume.absorbed(tau)
-                tau_sum += tau
-
-    @ti.kernel
-    def backward(
-        densities: matrix,
-        t_edges: matrix,
-        weights: matrix,
-        weight_gradient: matrix,  # (N, S)
-        density_gradient: matrix,  # (N, S), overwritten
-    ):
-        for ray in range(densities.shape[0]):
-            volume.park_transmittance(densities, t_edges, ray, density_gradient)
-            behind = real(0.0)
-            for k in range(densities.shape[1]):
-                i = densities.shape[1] - 1 - k
-                slope = weight_gradient[ray, i]
-                tau_gradient = density_gradient[ray, i] * slope - behind
-                density_gradient[ray, i] = tau_gradient * volume.width(t_edges, ray, i)
-                behind += weights[ray, i] * slope
-
-    return launchers(forward=forward, backward=backward)
-
-
-@cache
 def composite_kernels(dtype: torch.dtype, last_sample: bool, taichi_adjoint: bool = False) -> SimpleNamespace:
     """Kernels for densities and colours of `dtype`; see `msth_taichi.ops.composite.composite`.
 

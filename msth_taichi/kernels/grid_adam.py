@@ -84,8 +84,8 @@ def grid_adam_kernels(compute: torch.dtype) -> SimpleNamespace:
         weight_copy: stored_vector,  # (W,)
         weight_gradient: stored_vector,  # (W,)
         loss_scale: vector,  # (1,) what the loss was multiplied by; halved after an overflow
-        overflow: vector,  # (1,) 1 if a gradient was not finite: nothing moves then, else 0
-        scale_growth: ti.f32,  # of the loss scale after a step without overflow
+        overflow: vector,  # (2,) 1 if a gradient was not finite: nothing moves then, else 0; the same for all fields
+        scale_growth: ti.f32,  # of the loss scale after a step without overflow; 0 where another field follows
         scale_limit: ti.f32,
         mask_pull: ti.f32,  # weight of the mask loss over the number of vertices
         beta1: ti.f32,
@@ -141,9 +141,12 @@ def grid_adam_kernels(compute: torch.dtype) -> SimpleNamespace:
                 weights[i] = p
                 weight_copy[i] = ti.cast(p, TAICHI_DTYPE[compute])
         for _ in range(1):
-            if overflow[0] != 0:
-                loss_scale[0] = loss_scale[0] / 2
-            else:
-                loss_scale[0] = ti.min(loss_scale[0] * scale_growth, scale_limit)
+            overflow[1] = ti.max(overflow[0], overflow[1])
+            if scale_growth > 0:
+                if overflow[1] != 0:
+                    loss_scale[0] = loss_scale[0] / 2
+                else:
+                    loss_scale[0] = ti.min(loss_scale[0] * scale_growth, scale_limit)
+                overflow[1] = 0
 
     return launchers(step=step)

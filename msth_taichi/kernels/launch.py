@@ -26,10 +26,28 @@ _TORCH_DTYPES = {
     ti.u8: torch.uint8,
 }
 _INTEGERS = (ti.i32, ti.i64)
+_INTEGER, _FLOAT = -1, -2  # numbers among the arguments
+
+
+class Held:
+    """A tensor that stays where it is, looked at once: what an optimiser hands to the same launch in every step.
+
+    Args:
+        tensor: contiguous.
+    """
+
+    __slots__ = ("dtype", "nbytes", "pointer", "shape", "tensor")
+
+    def __init__(self, tensor: torch.Tensor):
+        self.tensor = tensor.contiguous()
+        self.dtype, self.shape, self.nbytes = tensor.dtype, tuple(tensor.shape), tensor.nbytes
+        self.pointer = self.tensor.data_ptr()
 
 
 class Launcher:
     """A kernel of typed ndarrays and numbers.
+
+    Tensors may be attached to a graph: unlike Taichi's own call, this one does not look at their gradients.
 
     Args:
         kernel: made by `ti.kernel`, without templates or results.
@@ -41,14 +59,14 @@ class Launcher:
 
     def __init__(self, kernel: Callable[..., None]):
         self._kernel: Any = kernel
-        # dtype and axes of each tensor, or the setter of a number
-        self._arguments: list[tuple[torch.dtype, int] | str] = []
-        for argument in self._kernel._primal.arguments:
+        # of each argument its place, and the dtype and axes of a tensor or the kind of number
+        self._slots: list[tuple[tuple[int], torch.dtype | None, int]] = []
+        for i, argument in enumerate(self._kernel._primal.arguments):
             kind = argument.annotation
             if isinstance(kind, ti.types.ndarray):
-                self._arguments.append((_TORCH_DTYPES[kind.dtype], kind.ndim))
+                self._slots.append(((i,), _TORCH_DTYPES[kind.dtype], kind.ndim))
             else:
-                self._arguments.append("set_arg_int" if kind in _INTEGERS else "set_arg_float")
+                self._slots.append(((i,), None, _INTEGER if kind in _INTEGERS else _FLOAT))
         self._program: Any = None
 
     @property
@@ -62,40 +80,47 @@ class Launcher:
         return [argument.name for argument in self._kernel._primal.arguments]
 
     def __call__(self, *values: Any) -> None:
-        """Launch; tensors are contiguous, on the device that kernels run on, and of the declared types.
+        """Launch; tensors (or `Held` ones) are contiguous, on the kernels' device, and of the declared types.
 
         Raises:
-            TensorError: a tensor of another dtype or number of axes, with gaps, or attached to a graph.
+            TensorError: a tensor of another dtype or number of axes, or with gaps.
         """
         program = impl.get_runtime().prog
         if program is not self._program:
             self._compile(program)
         context = self._compiled.make_launch_context()
-        for i, (expected, value) in enumerate(zip(self._arguments, values, strict=True)):
-            if isinstance(expected, str):
-                getattr(context, expected)((i,), value)
+        set_tensor = context.set_arg_external_array_with_shape
+        for (place, dtype, axes), value in zip(self._slots, values, strict=True):
+            if dtype is None:
+                if axes == _INTEGER:
+                    context.set_arg_int(place, value)
+                else:
+                    context.set_arg_float(place, value)
                 continue
             shape = value.shape
-            if value.dtype is not expected[0] or len(shape) != expected[1] or not value.is_contiguous():
-                raise self._unsuited(i, value)
-            if value.requires_grad:
-                raise self._unsuited(i, value)
-            context.set_arg_external_array_with_shape((i,), value.data_ptr(), value.nbytes, shape, 0)
+            if value.dtype is not dtype or len(shape) != axes:
+                raise self._unsuited(place[0], value)
+            if type(value) is Held:
+                set_tensor(place, value.pointer, value.nbytes, shape, 0)
+            elif value.is_contiguous():
+                set_tensor(place, value.data_ptr(), value.nbytes, shape, 0)
+            else:
+                raise self._unsuited(place[0], value)
         program.launch_kernel(self._data, context)
 
     def _compile(self, program: Any) -> None:
         primal = self._kernel._primal
         # for what is declared, whatever the first launch was handed
-        values = (0 if isinstance(a, str) else torch.empty((0,) * a[1], dtype=a[0]) for a in self._arguments)
-        self._compiled = primal.compiled_kernels[primal.ensure_compiled(*values)]
+        plain = (0 if dtype is None else torch.empty((0,) * axes, dtype=dtype) for _, dtype, axes in self._slots)
+        self._compiled = primal.compiled_kernels[primal.ensure_compiled(*plain)]
         self._data = program.compile_kernel(program.config(), program.get_device_caps(), self._compiled)
         self._program = program
 
-    def _unsuited(self, i: int, value: torch.Tensor) -> TensorError:
-        dtype, axes = self._arguments[i]
+    def _unsuited(self, i: int, value: Any) -> TensorError:
+        _, dtype, axes = self._slots[i]
         return TensorError(
-            f"{self.names[i]}: a kernel takes a detached contiguous tensor of {dtype} with {axes} axes, "
-            f"got {value.dtype} {tuple(value.shape)}{', attached' if value.requires_grad else ''}"
+            f"{self.names[i]}: a kernel takes a contiguous tensor of {dtype} with {axes} axes, "
+            f"got {value.dtype} {tuple(value.shape)}"
         )
 
 

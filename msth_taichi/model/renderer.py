@@ -152,8 +152,10 @@ class RadianceField(nn.Module):
         )
         counts = [p.samples for p in self.config.proposals[1:]] + [bounds.samples]
         for proposal, count, offset in zip(self.proposals, counts, jitters[1:], strict=True):
-            if train_proposals:
-                found = proposal(rays, t_edges, self.compute, mode == "static")
+            if train_proposals or rays.origins.device.type == "cpu":
+                # a CPU multiplies matrices faster than one sample at a time
+                with torch.set_grad_enabled(train_proposals and torch.is_grad_enabled()):
+                    found = proposal(rays, t_edges, self.compute, mode == "static")
                 logits = found.density_logits.view(len(rays), -1)
             else:
                 logits = proposal.density_logits(rays, t_edges, self.compute, mode == "static")

@@ -4,35 +4,11 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from msth_taichi.errors import TensorError
-from msth_taichi.kernels.composite import composite_kernels, weights_kernels
+from msth_taichi.kernels.composite import composite_kernels
 from msth_taichi.ops.checks import check
 from msth_taichi.reference.composite import Background, Composite
 
-__all__ = ["Background", "Composite", "composite", "weights"]
-
-
-def weights(densities: torch.Tensor, t_edges: torch.Tensor) -> torch.Tensor:
-    """The share of each sample in what a ray sees.
-
-        tau_i = density_i (t_{i+1} - t_i)        w_i = exp(-sum_{j<i} tau_j) (1 - exp(-tau_i))
-
-    The weights of a ray sum to 1 - exp(-sum tau). A bin of optical depth 1000 or more lets nothing through.
-
-    Args:
-        densities: (N, S) float32 or float64, at least 0, per scene unit; S at least 1.
-        t_edges: (N, S+1) bin edges, scene units, not decreasing along a ray; same dtype. Not differentiated.
-    Returns:
-        (N, S) in [0, 1]. Differentiable once, in densities.
-    Raises:
-        TensorError: wrong shape, dtype, device or layout.
-    Source: Max 1995, Optical Models for Direct Volume Rendering.
-
-    Example:
-        >>> weights(torch.tensor([[0.0, 1.0, 1e10]]), torch.tensor([[0.0, 1.0, 2.0, 3.0]]))
-        tensor([[0.0000, 0.6321, 0.3679]])
-    """
-    _check_rays(densities, t_edges)
-    return _Weights.apply(densities, t_edges)  # type: ignore[no-any-return]
+__all__ = ["Background", "Composite", "composite"]
 
 
 def composite(
@@ -40,10 +16,13 @@ def composite(
 ) -> Composite:
     """Colour, depth and opacity of each ray, from the densities and colours of its samples.
 
-        color        = sum_i w_i color_i + (1 - sum_i w_i) background         w as in `weights`
+        tau_i        = density_i (t_{i+1} - t_i)        w_i = exp(-sum_{j<i} tau_j) (1 - exp(-tau_i))
+        color        = sum_i w_i color_i + (1 - sum_i w_i) background
         depth        = sum_i w_i m_i / max(sum_i w_i, 1e-10)                  m bin centres
         depth_median = m of the sample at which the sum of weights reaches 0.5, of the last one if none does
         accumulation = sum_i w_i
+
+    A bin of optical depth 1000 or more lets nothing through.
 
     Args:
         densities: (N, S) float32 or float64, at least 0, per scene unit; S at least 1.
@@ -54,6 +33,7 @@ def composite(
         A `Composite`. All but depth_median is differentiable once, in densities, colors, a background tensor.
     Raises:
         TensorError: wrong shape, dtype, device or layout, or an unknown background.
+    Source: Max 1995, Optical Models for Direct Volume Rendering.
 
     Example:
         >>> red = torch.tensor([1.0, 0.0, 0.0]).reshape(3, 1, 1)
@@ -83,28 +63,6 @@ def _check_rays(densities: torch.Tensor, t_edges: torch.Tensor) -> None:
     if samples == 0:
         raise TensorError(f"densities: expected at least one sample per ray, got shape ({rays}, 0)")
     check("t_edges", t_edges, (rays, samples + 1), densities.dtype)
-
-
-class _Weights(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, densities, t_edges):
-        densities, t_edges = densities.detach(), t_edges.detach()
-        result = torch.empty_like(densities)
-        if len(densities):
-            weights_kernels(densities.dtype).forward(densities, t_edges, result)
-        ctx.save_for_backward(densities, t_edges, result)
-        return result
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, weight_gradient):
-        densities, t_edges, result = (x.detach() for x in ctx.saved_tensors)
-        gradient = torch.empty_like(densities)
-        if len(densities):
-            weights_kernels(densities.dtype).backward(
-                densities, t_edges, result, weight_gradient.detach().contiguous(), gradient
-            )
-        return gradient, None
 
 
 class _Composite(torch.autograd.Function):

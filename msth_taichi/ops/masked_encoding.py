@@ -61,17 +61,15 @@ class _MaskedEncoding(torch.autograd.Function):
     def forward(
         ctx, positions, origins, directions, t_edges, times, mask_logits, static_table, dynamic_table, call: _Call
     ):
-        times, mask_logits = times.detach(), mask_logits.detach()
         copies = call.copies
         if copies is None:
-            copies = static_table.detach().to(call.compute), dynamic_table.detach().to(call.compute)
+            copies = static_table.to(call.compute), dynamic_table.to(call.compute)
         words = [as_words(table) for table in (mask_logits, *copies)]
         along = positions is None
         if along:
             positions = times.new_empty(t_edges.shape[0] * (t_edges.shape[1] - 1), 3)
-            first = (origins.detach(), directions.detach(), t_edges.detach(), call.box, positions)
+            first = (origins, directions, t_edges, call.box, positions)
         else:
-            positions = positions.detach()
             first = (positions,)
         count = len(positions)
         out = times.new_empty(call.grids.static.num_outputs, count, dtype=call.compute)
@@ -96,8 +94,7 @@ class _MaskedEncoding(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, out_gradient, mask_gradient, _=None):
-        # outputs come back from ctx attached to the graph, which no kernel takes
-        positions, times, mask_logits, mask, slope, *tables = (t.detach() for t in ctx.saved_tensors)
+        positions, times, mask_logits, mask, slope, *tables = ctx.saved_tensors
         call: _Call = ctx.call
         grids, sums = call.grids, call.sums
         if out_gradient is None:

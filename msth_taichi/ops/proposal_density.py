@@ -87,12 +87,15 @@ def proposal_density(
     if logits.numel():
         constants = Grids(mask_spec, static_spec, dynamic_spec).constants(origins)
         proposal_density_kernels(static_spec.features, hidden, tables[0].dtype, blend, kind).forward(
-            *(x.detach() for x in (origins, directions, times, t_edges)),
+            origins,
+            directions,
+            times,
+            t_edges,
             box,
             *(as_words(x.detach()) for x in (mask_logits, *tables)),
             *constants,
-            hidden_weights.detach(),
-            out_weights.detach(),
+            hidden_weights,
+            out_weights,
             logits,
         )
     return logits

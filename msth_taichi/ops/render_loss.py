@@ -87,9 +87,6 @@ class _RenderLoss(torch.autograd.Function):
     def forward(
         ctx, density_logits, color_logits, s_edges, t_edges, target, background, distortion, sparse, training: bool
     ):
-        density_logits, color_logits, s_edges, t_edges, target = (
-            x.detach() for x in (density_logits, color_logits, s_edges, t_edges, target)
-        )
         rays = len(target)
         samples = s_edges.shape[1] - 1
         weights = target.new_empty(rays, samples)
@@ -99,7 +96,7 @@ class _RenderLoss(torch.autograd.Function):
         density_gradient = torch.empty_like(density_logits if training else density_logits[:0])
         color_gradient = color_logits.new_empty(3, len(density_gradient))
         if rays:
-            back = target.new_empty(0, 3) if background is None else background.detach()
+            back = target.new_empty(0, 3) if background is None else background
             render_loss_kernels(density_logits.dtype, background is None).both(
                 density_logits, color_logits, s_edges, t_edges, target, back, distortion, sparse,
                 weights, terms, scratch[0], scratch[1], density_gradient, color_gradient,

@@ -112,14 +112,15 @@ def resample_logits(
     _check_histogram(density_logits, s_edges, near, far, count, spacing, middle, anneal, padding)
     check("t_edges", t_edges, tuple(s_edges.shape), s_edges.dtype)
     jitter = torch.full_like(near, 0.5) if jitter is None else check("jitter", jitter, (rays,), near.dtype)
-    weights = torch.empty_like(density_logits)
+    weights = near.new_empty(density_logits.shape)
     new_s_edges = near.new_empty(rays, count + 1)
     new_t_edges = torch.empty_like(new_s_edges)
     if rays:
-        inputs = [x.detach() for x in (s_edges, t_edges, density_logits, near, far, jitter)]
-        kernels = resample_kernels(near.dtype, spacing)
-        kernels.from_logits(*inputs, middle, anneal, padding, weights.detach(), new_s_edges, new_t_edges)
-    return weights.detach(), new_s_edges, new_t_edges
+        resample_kernels(near.dtype, spacing).from_logits(
+            s_edges, t_edges, density_logits, near, far, jitter,
+            middle, anneal, padding, weights, new_s_edges, new_t_edges,
+        )  # fmt: skip
+    return weights, new_s_edges, new_t_edges
 
 
 def _check_histogram(

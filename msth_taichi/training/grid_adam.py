@@ -9,8 +9,10 @@ import torch
 
 from msth_taichi.kernels.cells import joined_constants
 from msth_taichi.kernels.grid_adam import grid_adam_kernels
+from msth_taichi.kernels.launch import Held
 from msth_taichi.model.field import Field
 from msth_taichi.model.renderer import RadianceField
+from msth_taichi.ops.masked_encoding import Copies
 
 EPSILON = 1e-15
 """Makes Adam blind to the scale of a gradient, however small: the mask loss relies on it (released MSTH code)."""
@@ -46,7 +48,8 @@ class GridAdam(torch.optim.Adam):
         device = next(model.parameters()).device
         # a number of its own in memory, so that kernels change it while the host runs ahead
         self._loss_scale = torch.full((1,), self._limit, device=device)
-        self._overflow = torch.zeros(1, device=device)
+        self._overflow = torch.zeros(2, device=device)
+        self._held: dict[Field, tuple[Copies | None, list[Held]]] = {}
         self._kept = {field: self._keep_state(field) for field in self.fields if field.flat is not None}
 
     @property
@@ -64,41 +67,32 @@ class GridAdam(torch.optim.Adam):
                 self.grad_scale = self.loss_scale.clone()
                 self.found_inf = (~torch.nn.utils.get_total_norm(gradients).isfinite()).float()
             super().step(closure)
+            # which does not tell those that keep copies of a table
+            torch.autograd.graph.increment_version([p for p in self.state if p.grad is not None])
             if self._scaled:
                 grown = (self._loss_scale * _GROWTH).clamp_(max=self._limit)
                 self._loss_scale.copy_(torch.where(self.found_inf > 0, self._loss_scale / 2, grown))
-        for i, field in enumerate(self.fields):
-            sums = field.encoding.sums
-            if sums is not None and sums.pending:
-                self._step_field(field, _GROWTH if i == 0 else 1.0)
+        pending = [f for f in self.fields if f.encoding.sums is not None and f.encoding.sums.pending]
+        for field in reversed(pending):  # the last one changes the scale that all divide by
+            self._step_field(field, _GROWTH if field is pending[0] else 0.0)
 
     def _step_field(self, field: Field, growth: float) -> None:
         group, encoding, flat = self.param_groups[0], field.encoding, field.flat
         sums = encoding.sums
         assert sums is not None and flat is not None
-        steps, *moments = self._kept[field]
+        steps = self._kept[field][0]
         steps += 1
         count = steps.item()
         beta1, beta2 = group["betas"]
-        copies = encoding.copies or [sums.static.new_empty(0, 1, dtype=torch.int32)] * 2
-        arguments: list[torch.Tensor] = []
-        tables = zip((encoding.static_table, encoding.dynamic_table), copies, (sums.static, sums.dynamic), strict=True)
-        for table, copy, total in tables:
-            state = self.state[table]
-            moved = (x.view(torch.int64) for x in (table.detach(), state["exp_avg"], state["exp_avg_sq"]))
-            arguments += [*moved, copy.view(torch.int32), total]
-        mask = encoding.mask_logits.detach()
-        state = self.state[encoding.mask_logits]
-        arguments += [joined_constants(sums.specs, mask.device, torch.float32)[1], sums.bounds, sums.scales]
-        arguments += [mask, state["exp_avg"], state["exp_avg_sq"], sums.mask]
-        arguments += [flat.values, *moments, flat.copies, flat.gradients]
+        held = self._held.get(field)
+        # torch may have changed the tables, as a checkpoint does when it is loaded: then there are new copies
+        if held is None or held[0] is not encoding.copies:
+            held = self._held[field] = (encoding.copies, self._hold(field))
         grid_adam_kernels(flat.copies.dtype).step(
-            *arguments,
-            self._loss_scale,
-            self._overflow,
+            *held[1],
             growth,
             self._limit,
-            self.mask_weights.get(field, 0.0) / len(mask),
+            self.mask_weights.get(field, 0.0) / encoding.mask_spec.num_entries,
             beta1,
             beta2,
             group["lr"] / (1 - beta1**count),
@@ -108,6 +102,26 @@ class GridAdam(torch.optim.Adam):
             max(sums.specs[2].entries),
         )
         sums.pending = False
+
+    def _hold(self, field: Field) -> list[Held]:
+        """All tensors that the launch of a field takes, in its order."""
+        encoding, flat = field.encoding, field.flat
+        sums = encoding.sums
+        assert sums is not None and flat is not None
+        _, averages, squares = self._kept[field]
+        # without copies a table is read as it is
+        copies = encoding.copies or [sums.static.new_empty(0, 1, dtype=torch.int32)] * 2
+        tensors: list[torch.Tensor] = []
+        tables = zip((encoding.static_table, encoding.dynamic_table), copies, (sums.static, sums.dynamic), strict=True)
+        for table, copy, total in tables:
+            state = self.state[table]
+            moved = (x.view(torch.int64) for x in (table.detach(), state["exp_avg"], state["exp_avg_sq"]))
+            tensors += [*moved, copy.view(torch.int32), total]
+        mask, state = encoding.mask_logits.detach(), self.state[encoding.mask_logits]
+        tensors += [joined_constants(sums.specs, mask.device, torch.float32)[1], sums.bounds, sums.scales]
+        tensors += [mask, state["exp_avg"], state["exp_avg_sq"], sums.mask]
+        tensors += [flat.values, averages, squares, flat.copies, flat.gradients, self._loss_scale, self._overflow]
+        return [Held(tensor) for tensor in tensors]
 
     def load_moments(self, parameter: torch.Tensor, moments: dict[str, torch.Tensor]) -> None:
         """Continue a parameter where `exp_avg`, `exp_avg_sq` and `step` of an earlier optimiser stand."""
