@@ -27,6 +27,10 @@ Sums = Literal["fixed", "atomic", "serial"]
 # neighbouring samples of a ray that one GPU thread takes: their gradients are summed in registers while the cell
 # stays the same, which halves the atomics near surfaces
 RUN = 8
+# GPU threads that share the samples of a scatter, see `cell_functions`
+LANES = 2
+# GPU threads of a block of lookups: a tenth faster than Taichi's 128
+LOOKUP_THREADS = 256
 # samples of one level that a CPU takes in a row: what depends on the level alone is then computed once
 BLOCK = 64
 # Taichi gives a CPU thread at least 512 iterations of a loop, so a long task is spread over as many
@@ -42,24 +46,21 @@ def real_of(dtype: torch.dtype):
 
 
 def word_of(dtype: torch.dtype, features: int) -> torch.dtype | None:
-    """Integer dtype in which kernels read a table of `dtype`; None where they read its floats.
-
-    Two float32 features fill a 64-bit word. Of float16, two entries fill it: neighbours along x often share it.
-    """
-    return torch.int64 if features == 2 and dtype in (torch.float16, torch.float32) else None
+    """Integer dtype of a whole entry, so that its two features come in one load; None where they do not fit."""
+    words = {torch.float16: torch.int32, torch.float32: torch.int64}
+    return words.get(dtype) if features == 2 else None
 
 
 def as_words(table: torch.Tensor) -> torch.Tensor:
-    """(E, F) table as the kernels of its dtype read it, see `word_of`."""
-    if word_of(table.dtype, table.shape[1]) is None:
-        return table
-    # a level has a multiple of 8 entries
-    return table.view(-1, 4 if table.dtype == torch.float16 else 2).view(torch.int64)
+    """(E, F) table as the kernels of its dtype read it: (E, 1) words where an entry fits into one."""
+    word = word_of(table.dtype, table.shape[1])
+    return table.view(word) if word else table
 
 
 def table_type(dtype: torch.dtype, features: int):
     """Taichi type of an argument that holds `as_words` of a table."""
-    return ti.types.ndarray(dtype=ti.i64 if word_of(dtype, features) else TAICHI_DTYPE[dtype], ndim=2)
+    word = word_of(dtype, features)
+    return ti.types.ndarray(dtype={None: TAICHI_DTYPE[dtype], torch.int32: ti.i32, torch.int64: ti.i64}[word], ndim=2)
 
 
 def sums_type(sums: Sums, real):
@@ -150,7 +151,9 @@ def pair_functions() -> SimpleNamespace:
 
 
 @cache
-def cell_functions(axes: int, features: int, dtype: torch.dtype, timed: bool, sums: Sums = "atomic") -> SimpleNamespace:
+def cell_functions(
+    axes: int, features: int, dtype: torch.dtype, timed: bool, sums: Sums = "atomic", lanes: int = 1
+) -> SimpleNamespace:
     """Device functions for grids of D = `axes` axes.
 
     Args:
@@ -158,15 +161,16 @@ def cell_functions(axes: int, features: int, dtype: torch.dtype, timed: bool, su
         dtype: of the table, which they take as `as_words`.
         timed: the last axis is a ray's time, read from an array of its own.
         sums: how the scatter adds.
+        lanes: threads that share the samples of a scatter: 2 gives each the corners of one `side` along x. A hash keeps
+            neighbours along x close together, so neighbouring threads then add to the same sectors of memory.
     """
     corners = 2**axes
     real = real_of(dtype)
-    word = word_of(dtype, features) is not None
-    shared = word and dtype == torch.float16
+    word = word_of(dtype, features)
     point = ti.types.vector(axes, real)
     cell_type = ti.types.vector(axes, ti.i32)
     value_type = ti.types.vector(features, real)
-    corner_sums = ti.types.matrix(corners, features, real)
+    corner_sums = ti.types.matrix(corners // lanes, features, real)
     space_axes = axes - 1 if timed else axes
     pairs = pair_functions()
 
@@ -220,16 +224,11 @@ def cell_functions(axes: int, features: int, dtype: torch.dtype, timed: bool, su
         return offset + ti.select(dense != 0, total, mixed & last)
 
     @ti.func
-    def half_of(word, entry):
-        """Features of an entry from the word that it shares with a neighbour."""
-        return pairs.unpack16(ti.select(entry & 1, ti.cast(word >> 32, ti.i32), ti.cast(word, ti.i32)))
-
-    @ti.func
     def entry_value(table: ti.template(), entry):
         value = value_type(0)
-        if ti.static(shared):
-            value = half_of(table[entry >> 1, 0], entry)
-        elif ti.static(word):
+        if ti.static(word == torch.int32):
+            value = pairs.unpack16(table[entry, 0])
+        elif ti.static(word == torch.int64):
             value = pairs.unpack32(table[entry, 0])
         else:
             for f in ti.static(range(features)):
@@ -265,23 +264,9 @@ def cell_functions(axes: int, features: int, dtype: torch.dtype, timed: bool, su
         cell, fraction = locate(ti.select(inside, x, point(0)), scales, level)
         offset, last, dense, factors = read_level(integers, level)
         total = value_type(0)
-        for pair in ti.static(range(corners // 2)):
-            # two corners that are neighbours along x: a hash keeps them side by side where the lower x is even
-            low = slot(cell, 2 * pair, offset, last, dense, factors)
-            high = slot(cell, 2 * pair + 1, offset, last, dense, factors)
-            low_value, high_value = value_type(0), value_type(0)
-            if ti.static(shared):
-                low_word = table[low >> 1, 0]
-                high_word = low_word
-                if (low ^ high) != 1:
-                    high_word = table[high >> 1, 0]
-                low_value, high_value = half_of(low_word, low), half_of(high_word, high)
-            else:
-                low_value, high_value = entry_value(table, low), entry_value(table, high)
-            weight = ti.select(inside, corner_weight(fraction, 2 * pair), ti.cast(0, real))
-            total += weight * low_value
-            weight = ti.select(inside, corner_weight(fraction, 2 * pair + 1), ti.cast(0, real))
-            total += weight * high_value
+        for corner in ti.static(range(corners)):
+            weight = ti.select(inside, corner_weight(fraction, corner), ti.cast(0, real))
+            total += weight * entry_value(table, slot(cell, corner, offset, last, dense, factors))
         return total
 
     @ti.func
@@ -296,6 +281,15 @@ def cell_functions(axes: int, features: int, dtype: torch.dtype, timed: bool, su
                 for d in ti.static(range(axes)):
                     total[d] += value * corner_slope(fraction, corner, d) * scales[level, d]
         return total
+
+    @ti.func
+    def own_side(cell, fraction, side):
+        """Cell and fraction as if the corners of this lane's side along x were the lower ones."""
+        own_cell, own_fraction = cell, fraction
+        if ti.static(lanes == 2):
+            own_cell[0] += side
+            own_fraction[0] = ti.select(side == 1, 1 - fraction[0], fraction[0])
+        return own_cell, own_fraction
 
     @ti.func
     def add_to_entry(table_sums: ti.template(), entry, corner: ti.template(), values, scale):
@@ -316,6 +310,7 @@ def cell_functions(axes: int, features: int, dtype: torch.dtype, timed: bool, su
     @ti.func
     def scatter_span(
         level,
+        side,
         row,  # of the level in scales and integers
         first,
         count,  # samples first to first + count - 1, a whole thread's work
@@ -355,18 +350,20 @@ def cell_functions(axes: int, features: int, dtype: torch.dtype, timed: bool, su
                     else:
                         some = 0
             if pending == 1 and (k == count or (some == 1 and any(next_cell != cell))):
-                for corner in ti.static(range(corners)):
-                    entry = slot(cell, corner, offset, last, dense, factors)
-                    add_to_entry(table_sums, entry, corner, pending_sums, sum_scale)
+                own_cell, _ = own_side(cell, fraction, side)
+                for c in ti.static(range(corners // lanes)):
+                    entry = slot(own_cell, lanes * c, offset, last, dense, factors)
+                    add_to_entry(table_sums, entry, c, pending_sums, sum_scale)
                 pending_sums = corner_sums(0)
                 pending = 0
             if some == 1:
                 cell = next_cell
                 pending = 1
-                for corner in ti.static(range(corners)):
-                    weight = corner_weight(fraction, corner)
+                _, own_fraction = own_side(cell, fraction, side)
+                for c in ti.static(range(corners // lanes)):
+                    weight = corner_weight(own_fraction, lanes * c)
                     for f in ti.static(range(features)):
-                        pending_sums[corner, f] += weight * gradient[f]
+                        pending_sums[c, f] += weight * gradient[f]
 
     return SimpleNamespace(
         point=point,

@@ -10,19 +10,32 @@ from types import SimpleNamespace
 import taichi as ti
 import torch
 
-from msth_taichi.kernels.cells import GRAIN, RUN, TAICHI_DTYPE, Sums, cell_functions, real_of, sums_type, table_type
+from msth_taichi.kernels.cells import (
+    GRAIN,
+    LOOKUP_THREADS,
+    RUN,
+    TAICHI_DTYPE,
+    Sums,
+    cell_functions,
+    real_of,
+    sums_type,
+    table_type,
+)
 from msth_taichi.kernels.launch import launchers
 
 
 @cache
-def hash_grid_kernels(axes: int, features: int, dtype: torch.dtype, sums: Sums, block: int) -> SimpleNamespace:
+def hash_grid_kernels(
+    axes: int, features: int, dtype: torch.dtype, sums: Sums, block: int, lanes: int = 1
+) -> SimpleNamespace:
     """Kernels for tables of `dtype`; see `msth_taichi.ops.hash_grid` for what they compute.
 
-    `block` is the number of samples that one thread of the forward kernel takes.
+    `block` is the number of samples that one thread of the forward kernel takes at a level, `lanes` the number of
+    GPU threads that share the samples of a scatter.
     """
     real = real_of(dtype)
     stored = TAICHI_DTYPE[dtype]
-    grid = cell_functions(axes, features, dtype, False, sums)
+    grid = cell_functions(axes, features, dtype, False, sums, lanes)
     real_matrix = ti.types.ndarray(dtype=real, ndim=2)
     stored_matrix = ti.types.ndarray(dtype=stored, ndim=2)
     level_rows = ti.types.ndarray(dtype=ti.i32, ndim=2)
@@ -49,6 +62,7 @@ def hash_grid_kernels(axes: int, features: int, dtype: torch.dtype, sums: Sums, 
         out: stored_matrix,  # (L*F, M)
     ):
         if ti.static(block == 1):
+            ti.loop_config(block_dim=LOOKUP_THREADS)
             for level, sample in ti.ndrange(scales.shape[0], positions.shape[0]):
                 encode(level, sample, positions, table, scales, integers, out)
         else:
@@ -69,14 +83,14 @@ def hash_grid_kernels(axes: int, features: int, dtype: torch.dtype, sums: Sums, 
             for item in range(scales.shape[0] * GRAIN):  # a thread owns its levels
                 if item % GRAIN == 0:
                     grid.scatter_span(
-                        item // GRAIN, item // GRAIN, 0, positions.shape[0], 1, positions, positions,
+                        item // GRAIN, 0, item // GRAIN, 0, positions.shape[0], 1, positions, positions,
                         whole_share, positions, scales, integers, out_gradient, table_sums, 0.0,
                     )  # fmt: skip
         else:
-            for level, run in ti.ndrange(scales.shape[0], (positions.shape[0] + RUN - 1) // RUN):
+            for level, item in ti.ndrange(scales.shape[0], lanes * ((positions.shape[0] + RUN - 1) // RUN)):
                 grid.scatter_span(
-                    level, level, run * RUN, RUN, 1, positions, positions, whole_share, positions,
-                    scales, integers, out_gradient, table_sums, sum_scales[level],
+                    level, item % lanes, level, item // lanes * RUN, RUN, 1, positions, positions,
+                    whole_share, positions, scales, integers, out_gradient, table_sums, sum_scales[level],
                 )  # fmt: skip
 
     @ti.kernel

@@ -11,7 +11,17 @@ from types import SimpleNamespace
 import taichi as ti
 import torch
 
-from msth_taichi.kernels.cells import GRAIN, RUN, TAICHI_DTYPE, Sums, cell_functions, real_of, sums_type, table_type
+from msth_taichi.kernels.cells import (
+    GRAIN,
+    LOOKUP_THREADS,
+    RUN,
+    TAICHI_DTYPE,
+    Sums,
+    cell_functions,
+    real_of,
+    sums_type,
+    table_type,
+)
 from msth_taichi.kernels.contract import contract_functions
 from msth_taichi.kernels.launch import launchers
 from msth_taichi.kernels.mask_grid import mask_functions
@@ -19,14 +29,16 @@ from msth_taichi.kernels.sample_positions import ray_functions
 
 
 @cache
-def blend_functions(features: int, dtype: torch.dtype, blend: str, sums: Sums = "atomic") -> SimpleNamespace:
+def blend_functions(
+    features: int, dtype: torch.dtype, blend: str, sums: Sums = "atomic", lanes: int = 1
+) -> SimpleNamespace:
     """Device functions of both grids, the mask, and each table's share, for tables of `dtype`.
 
     `blend` is "mst", "mt", "add", or "static" for the 3D table alone.
     """
     real = real_of(dtype)
-    space = cell_functions(3, features, dtype, False, sums)
-    spacetime = cell_functions(4, features, dtype, True, sums)
+    space = cell_functions(3, features, dtype, False, sums, lanes)
+    spacetime = cell_functions(4, features, dtype, True, sums, lanes)
     masks = mask_functions(torch.float64 if dtype == torch.float64 else torch.float32, sums)
     has_dynamic = blend != "static"
     has_slope = blend in ("mst", "mt")
@@ -103,16 +115,16 @@ def blend_functions(features: int, dtype: torch.dtype, blend: str, sums: Sums = 
 
 @cache
 def masked_encoding_kernels(
-    features: int, dtype: torch.dtype, blend: str, sums: Sums, block: int, contraction: str = "none"
+    features: int, dtype: torch.dtype, blend: str, sums: Sums, block: int, contraction: str = "none", lanes: int = 1
 ) -> SimpleNamespace:
     """Kernels for tables of `dtype` and one blend; see `msth_taichi.ops.masked_encoding`.
 
-    `block` is the number of samples that one thread of the forward kernel takes at a level; `contraction` is that of
-    `forward_along`.
+    `block` is the number of samples that one thread of the forward kernel takes at a level, `lanes` the number of
+    GPU threads that share the samples of a scatter, `contraction` that of `forward_along`.
     """
     real = real_of(dtype)
     stored = TAICHI_DTYPE[dtype]
-    fields = blend_functions(features, dtype, blend, sums)
+    fields = blend_functions(features, dtype, blend, sums, lanes)
     space, spacetime, masks = fields.space, fields.spacetime, fields.masks
     scene = contract_functions(real, contraction)
     rays = ray_functions(real)
@@ -163,14 +175,19 @@ def masked_encoding_kernels(
             x = space.load_point(positions, times, sample, 1)
             mask[sample] = masks.mask_at(x, mask_logits, scales, integers)
         if ti.static(block == 1):
+            ti.loop_config(block_dim=LOOKUP_THREADS)
             for level, sample in ti.ndrange(fields.levels(scales), positions.shape[0]):
-                encode(level, sample, positions, times, static_table, dynamic_table, scales, integers, out, mask, slope)
+                encode(
+                    level, sample, positions, times, static_table, dynamic_table,
+                    scales, integers, out, mask, slope,
+                )  # fmt: skip
         else:
             for level, part in ti.ndrange(fields.levels(scales), (positions.shape[0] + block - 1) // block):
                 for sample in range(part * block, ti.min((part + 1) * block, positions.shape[0])):
                     encode(
-                        level, sample, positions, times, static_table, dynamic_table, scales, integers, out, mask, slope
-                    )
+                        level, sample, positions, times, static_table, dynamic_table,
+                        scales, integers, out, mask, slope,
+                    )  # fmt: skip
 
     @ti.kernel
     def forward_along(
@@ -196,14 +213,19 @@ def masked_encoding_kernels(
                 positions[sample, d] = x[d]
             mask[sample] = masks.mask_at(x, mask_logits, scales, integers)
         if ti.static(block == 1):
+            ti.loop_config(block_dim=LOOKUP_THREADS)
             for level, sample in ti.ndrange(fields.levels(scales), positions.shape[0]):
-                encode(level, sample, positions, times, static_table, dynamic_table, scales, integers, out, mask, slope)
+                encode(
+                    level, sample, positions, times, static_table, dynamic_table,
+                    scales, integers, out, mask, slope,
+                )  # fmt: skip
         else:
             for level, part in ti.ndrange(fields.levels(scales), (positions.shape[0] + block - 1) // block):
                 for sample in range(part * block, ti.min((part + 1) * block, positions.shape[0])):
                     encode(
-                        level, sample, positions, times, static_table, dynamic_table, scales, integers, out, mask, slope
-                    )
+                        level, sample, positions, times, static_table, dynamic_table,
+                        scales, integers, out, mask, slope,
+                    )  # fmt: skip
 
     @ti.func
     def gradient_of_logit(
@@ -252,25 +274,26 @@ def masked_encoding_kernels(
                             masks.scatter_mask(x, logit_gradient[sample], scales, integers, mask_sums)
                     elif task % 2 == 0:
                         space.scatter_span(
-                            task // 2, fields.static_row(task // 2), 0, positions.shape[0], 1, positions, times,
+                            task // 2, 0, fields.static_row(task // 2), 0, positions.shape[0], 1, positions, times,
                             static_share_of, mask, scales, integers, out_gradient, static_sums, 0.0,
                         )  # fmt: skip
                     elif ti.static(fields.has_dynamic):
                         spacetime.scatter_span(
-                            task // 2, fields.dynamic_row(scales, task // 2), 0, positions.shape[0],
+                            task // 2, 0, fields.dynamic_row(scales, task // 2), 0, positions.shape[0],
                             positions.shape[0] // times.shape[0], positions, times, dynamic_share_of, mask,
                             scales, integers, out_gradient, dynamic_sums, 0.0,
                         )  # fmt: skip
         else:
-            for level, run in ti.ndrange(fields.levels(scales), (positions.shape[0] + RUN - 1) // RUN):
+            for level, item in ti.ndrange(fields.levels(scales), lanes * ((positions.shape[0] + RUN - 1) // RUN)):
                 space.scatter_span(
-                    level, fields.static_row(level), run * RUN, RUN, 1, positions, times, static_share_of, mask,
+                    level, item % lanes, fields.static_row(level), item // lanes * RUN, RUN, 1,
+                    positions, times, static_share_of, mask,
                     scales, integers, out_gradient, static_sums, sum_scales[level],
                 )  # fmt: skip
             if ti.static(fields.has_dynamic):
-                for level, run in ti.ndrange(fields.levels(scales), (positions.shape[0] + RUN - 1) // RUN):
+                for level, item in ti.ndrange(fields.levels(scales), lanes * ((positions.shape[0] + RUN - 1) // RUN)):
                     spacetime.scatter_span(
-                        level, fields.dynamic_row(scales, level), run * RUN, RUN,
+                        level, item % lanes, fields.dynamic_row(scales, level), item // lanes * RUN, RUN,
                         positions.shape[0] // times.shape[0], positions, times, dynamic_share_of, mask,
                         scales, integers, out_gradient, dynamic_sums, sum_scales[level],
                     )  # fmt: skip

@@ -3,13 +3,12 @@
 Letters: N rays, M samples, L levels, F features per level.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 
 from msth_taichi.config import GridConfig
 from msth_taichi.grids import GridSpec, mask_spec
+from msth_taichi.model.mlp import MLP
 from msth_taichi.model.rays import Rays
 from msth_taichi.model.space import Space
 from msth_taichi.ops.mask_grid import mask_grid
@@ -92,19 +91,20 @@ class MaskedEncoding(nn.Module):
         self,
         rays: Rays,
         t_edges: torch.Tensor,
-        weights: Sequence[torch.Tensor],
+        mlp: MLP,
         space: Space,
         compute: torch.dtype,
         static_only: bool = False,
     ) -> torch.Tensor:
-        """Logits (N, P) of an MLP of two layers along rays, without gradients; see `ops.proposal_density`."""
+        """Logits (N, P) of an MLP with one hidden layer along rays, without gradients; see `ops.proposal_density`."""
         return proposal_density(
             rays.origins,
             rays.directions,
             rays.times,
             t_edges,
             *self._tables(),
-            *weights,
+            mlp.weights[0],
+            mlp.weights[1],
             "static" if static_only else self.blend,
             space.contraction,  # type: ignore[arg-type]
             space.box,
@@ -137,7 +137,7 @@ class MaskedEncoding(nn.Module):
         """mean over all vertices of 1 - sigmoid(logit): pulls to static where nothing says otherwise."""
         return torch.sigmoid(-self.mask_logits).mean()
 
-    def _tables(self) -> tuple:
+    def _tables(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, GridSpec, GridSpec, GridSpec]:
         tables = self.mask_logits, self.static_table, self.dynamic_table
         return *tables, self.mask_spec, self.static_spec, self.dynamic_spec
 

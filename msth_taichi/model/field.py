@@ -101,7 +101,7 @@ class ProposalField(Field):
         self, rays: Rays, t_edges: torch.Tensor, compute: torch.dtype, static_only: bool = False
     ) -> torch.Tensor:
         """(N, P) float32 for bins with edges (N, P+1), in one launch and without gradients."""
-        return self.encoding.density_logits(rays, t_edges, self.density_mlp.weights, self.space, compute, static_only)
+        return self.encoding.density_logits(rays, t_edges, self.density_mlp, self.space, compute, static_only)
 
 
 class MaskedField(Field):

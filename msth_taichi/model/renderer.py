@@ -151,7 +151,8 @@ class RadianceField(nn.Module):
             rays.near, rays.far, self.config.proposals[0].samples, bounds.spacing, bounds.middle, jitters[0]
         )
         counts = [p.samples for p in self.config.proposals[1:]] + [bounds.samples]
-        for proposal, count, offset in zip(self.proposals, counts, jitters[1:], strict=True):
+        proposals: list[ProposalField] = list(self.proposals)  # type: ignore[arg-type]
+        for proposal, count, offset in zip(proposals, counts, jitters[1:], strict=True):
             if train_proposals or rays.origins.device.type == "cpu":
                 # a CPU multiplies matrices faster than one sample at a time
                 with torch.set_grad_enabled(train_proposals and torch.is_grad_enabled()):

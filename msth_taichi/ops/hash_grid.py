@@ -7,7 +7,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from msth_taichi.grids import GridSpec
-from msth_taichi.kernels.cells import BLOCK, as_words, level_constants
+from msth_taichi.kernels.cells import BLOCK, LANES, as_words, level_constants
 from msth_taichi.kernels.hash_grid import hash_grid_kernels
 from msth_taichi.ops.checks import FLOATS, check
 
@@ -15,7 +15,8 @@ from msth_taichi.ops.checks import FLOATS, check
 def _kernels(spec: GridSpec, table: torch.Tensor):
     cpu = table.device.type == "cpu"
     sums, block = ("serial", BLOCK) if cpu else ("atomic", 1)
-    return hash_grid_kernels(spec.axes, spec.features, table.dtype, sums, block)
+    lanes = 1 if cpu else LANES
+    return hash_grid_kernels(spec.axes, spec.features, table.dtype, sums, block, lanes)
 
 
 class _HashGrid(torch.autograd.Function):

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from msth_taichi.errors import TensorError
 from msth_taichi.grids import GridSpec
-from msth_taichi.kernels.cells import BLOCK, as_words, joined_constants
+from msth_taichi.kernels.cells import BLOCK, LANES, as_words, joined_constants
 from msth_taichi.kernels.masked_encoding import masked_encoding_kernels
 from msth_taichi.ops.checks import FLOATS, check
 from msth_taichi.ops.contract import check_contraction
@@ -51,7 +51,8 @@ class _Call(NamedTuple):
         cpu = device.type == "cpu"
         sums = "fixed" if self.sums is not None else "serial" if cpu else "atomic"
         features, block = self.grids.static.features, BLOCK if cpu else 1
-        return masked_encoding_kernels(features, self.compute, self.blend, sums, block, self.kind)
+        lanes = 1 if cpu else LANES
+        return masked_encoding_kernels(features, self.compute, self.blend, sums, block, self.kind, lanes)
 
 
 class _MaskedEncoding(torch.autograd.Function):
