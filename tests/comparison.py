@@ -128,7 +128,7 @@ def taichi_gradients(
     for position in (*outputs, *wanted):
         leaves[position].requires_grad_()
         leaves[position].grad = torch.zeros_like(leaves[position])
-    kernel(*leaves)
+    kernel(*(x.detach() if isinstance(x, torch.Tensor) else x for x in leaves))
     for position, gradient in outputs.items():
         leaves[position].grad = gradient.clone()
     kernel.grad(*leaves)  # type: ignore[attr-defined]

@@ -78,6 +78,42 @@ def tiny_run_copy(tiny_run, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_run.path, tmp_path / "tiny_run"))
 
 
+@pytest.fixture
+def make_model(tiny_config, device: torch.device):
+    """make_model("rays.samples=5", seed=1) -> a RadianceField with rough random parameters, unlike those of the
+    start, so that every part of it matters."""
+    from msth_taichi.model.renderer import RadianceField
+    from tests.settings import changed
+
+    def make(*settings: str, box: float = 1.0, seed: int = 0) -> RadianceField:
+        generator = torch.Generator().manual_seed(seed)
+        model = RadianceField(changed(tiny_config, "rays.far=8", *settings), box)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                size = 1.0 if "weights" not in name else 2.5 / parameter.shape[1] ** 0.5
+                parameter.copy_((torch.rand(parameter.shape, generator=generator) * 2 - 1) * size)
+        return model.to(device)
+
+    return make
+
+
+@pytest.fixture
+def make_rays(tiny_scene, device: torch.device):
+    """make_rays(model, 20) -> rays through random pixels of the tiny scene."""
+
+    def make(model, count: int = 20, seed: int = 0):
+        generator = torch.Generator().manual_seed(seed)
+        cameras = tiny_scene.cameras
+        camera, row, column = (
+            torch.randint(n, (count,), generator=generator).to(device)
+            for n in (len(cameras), cameras.height, cameras.width)
+        )
+        times = torch.rand(count, generator=generator).to(device)
+        return model.rays(cameras.to(device), camera, row, column, times)
+
+    return make
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if _wants_gpu(config):
         return

@@ -98,7 +98,7 @@ def test_kernel_files_do_not_postpone_annotations():
 
 
 def test_one_operator_has_one_name_everywhere():
-    operators = {path.stem for path in (PACKAGE / "ops").glob("*.py")} - {"__init__", "checks"}
+    operators = {path.stem for path in (PACKAGE / "ops").glob("*.py")} - {"__init__", "checks", "table_sums"}
     assert len(operators) >= 10
     tests = Path(__file__).parent / "ops"
     for name in operators:

@@ -34,12 +34,16 @@ class Held:
 
     Args:
         tensor: contiguous.
+    Raises:
+        TensorError: it has gaps.
     """
 
     __slots__ = ("dtype", "nbytes", "pointer", "shape", "tensor")
 
     def __init__(self, tensor: torch.Tensor):
-        self.tensor = tensor.contiguous()
+        if not tensor.is_contiguous():
+            raise TensorError(f"a kernel takes a contiguous tensor, got strides {tensor.stride()}")
+        self.tensor = tensor
         self.dtype, self.shape, self.nbytes = tensor.dtype, tuple(tensor.shape), tensor.nbytes
         self.pointer = self.tensor.data_ptr()
 

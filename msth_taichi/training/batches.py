@@ -20,7 +20,9 @@ from msth_taichi.scene.frames import FrameStore
 from msth_taichi.scene.scene import Images
 
 AHEAD = 16
-"""Batches drawn at once; what a sampler changes over time, it changes every so many steps."""
+"""Batches drawn at once at most; what a sampler changes over time, it changes every so many steps."""
+
+_MOST_RAYS = 2**20  # drawn at once: 70 bytes each
 
 
 @dataclass(frozen=True)
@@ -67,35 +69,36 @@ class Batches:
         device = store.device
         self._camera, self._time = images.camera.to(device), images.time.to(device)
         self._store, self._sampler, self._generator = store, sampler, generator
+        self._ahead = max(1, min(AHEAD, _MOST_RAYS // config.training.rays_per_step))
         self._block = -1
         self._before = generator.get_state()
         self._batches: list[Batch] = []
 
     def at(self, step: int) -> Batch:
         """The batch of a step; steps are asked for in order."""
-        if step // AHEAD != self._block:
-            self._block, self._before = step // AHEAD, self._generator.get_state()
-            self._batches = self._draw(self._block * AHEAD)
-        return self._batches[step % AHEAD]
+        if step // self._ahead != self._block:
+            self._block, self._before = step // self._ahead, self._generator.get_state()
+            self._batches = self._draw(self._block * self._ahead)
+        return self._batches[step % self._ahead]
 
     def random_state(self, step: int) -> torch.Tensor:
         """State of the generator from which a training resumed at `step` goes on as this one does."""
-        return self._before if step // AHEAD == self._block else self._generator.get_state()
+        return self._before if step // self._ahead == self._block else self._generator.get_state()
 
     def _draw(self, step: int) -> list[Batch]:
         count = self._config.training.rays_per_step
-        pixels = self._sampler.sample(step, count, AHEAD)
+        pixels = self._sampler.sample(step, count, self._ahead)
         rays = self._model.rays(
             self._cameras, self._camera[pixels.image], pixels.row, pixels.column, self._time[pixels.image]
         )
-        jitter = self._random(AHEAD, len(self._model.proposals) + 1, count)
-        random = self._random(AHEAD * count, 3) if self._config.rays.background == "random" else None
-        background = self._model.background(AHEAD * count, random)
+        jitter = self._random(self._ahead, len(self._model.proposals) + 1, count)
+        random = self._random(self._ahead * count, 3) if self._config.rays.background == "random" else None
+        background = self._model.background(self._ahead * count, random)
         target = self._store.gather(pixels.image, pixels.row, pixels.column)
         if target.shape[1] == 4:
             alpha = target[:, 3:]
             target = target[:, :3] * alpha + (1 - alpha) * background  # type: ignore[operator] checked at the start
-        backgrounds = [None] * AHEAD if background is None else background.split(count)
+        backgrounds = [None] * self._ahead if background is None else background.split(count)
         parts = zip(rays.split(count), target.split(count), jitter, backgrounds, strict=True)
         return [Batch(*part) for part in parts]
 

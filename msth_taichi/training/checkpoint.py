@@ -126,7 +126,8 @@ def load_training(folder: Path, model: nn.Module, optimizer: GridAdam, generator
         for name, parameter in model.named_parameters():
             if f"step/{name}" in tensors:  # a parameter that never had a gradient has no moments
                 optimizer.load_moments(parameter, {key: tensors[f"{key}/{name}"] for key in _MOMENTS})
-        optimizer.loss_scale.copy_(tensors["loss_scale"])
+        if "loss_scale" in tensors:  # early runs have none
+            optimizer.loss_scale.copy_(tensors["loss_scale"])
         generator.set_state(tensors["generator"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise RunError(
@@ -144,7 +145,7 @@ def read_state(folder: Path) -> State:
     path = folder / "state.json"
     try:
         values = json.loads(path.read_text())
-        values.pop("scaler", None)  # of version 0.1.0
+        values.pop("scaler", None)  # early runs have one
         if values.keys() != asdict(State()).keys():
             raise ValueError(f"expected the keys {', '.join(asdict(State()))}")
         if not all(type(values[key]) is int and values[key] >= 0 for key in ("step", "since_update")):

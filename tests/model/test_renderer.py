@@ -1,4 +1,4 @@
-"""Rendering rays and images: shapes, modes, backgrounds, bounds, and what trains what."""
+"""Sampling and rendering rays and images: shapes, modes, backgrounds, bounds, and what trains what."""
 
 import pytest
 import torch
@@ -6,7 +6,8 @@ import torch
 from msth_taichi.config import LossConfig
 from msth_taichi.model.losses import losses
 from msth_taichi.model.renderer import RadianceField, anneal_exponent, render_image
-from tests.comparison import assert_close
+from msth_taichi.ops.composite import composite
+from tests.comparison import assert_close, assert_gradients_close
 
 TWO_PROPOSALS = (
     "proposals.1.levels=2",
@@ -55,14 +56,18 @@ def test_annealing_ends_and_can_be_off():
     assert anneal_exponent(0, 0) == 1.0
 
 
+def assert_edges(s_edges: torch.Tensor, count: int) -> None:
+    assert s_edges.shape == (20, count + 1)
+    assert (s_edges >= 0).all() and (s_edges <= 1).all()
+    assert (s_edges.diff(dim=1) >= 0).all()
+
+
 @pytest.mark.parametrize("settings", [(), TWO_PROPOSALS], ids=["one proposal", "two proposals"])
-@pytest.mark.parametrize("jittered", [False, True])
-def test_a_rendering_has_its_parts(make_model, make_rays, device, settings, jittered):
+def test_a_rendering_has_its_parts(make_model, make_rays, settings):
     model = make_model(*settings)
     rays = make_rays(model, 20)
-    jitter = torch.rand(len(model.proposals) + 1, 20, device=device) if jittered else None
-    out = model(rays, jitter=jitter)
-    assert out.color.shape == (20, 3) and out.density.shape == (20, 6)
+    out = model(rays)
+    assert out.color.shape == (20, 3)
     for values in (out.depth, out.depth_expected, out.accumulation, out.mask):
         assert values.shape == (20,) and torch.isfinite(values).all()
     assert (out.color >= 0).all() and (out.color <= 1).all()
@@ -71,30 +76,86 @@ def test_a_rendering_has_its_parts(make_model, make_rays, device, settings, jitt
     assert (out.mask >= 0).all() and (out.mask <= 1 + 1e-6).all()
     assert [level.weights.shape[1] for level in out.levels] == ([8, 7, 6] if settings else [8, 6])
     for level in out.levels:
-        assert level.s_edges.shape == (20, level.weights.shape[1] + 1)
-        assert (level.s_edges >= 0).all() and (level.s_edges <= 1).all()
-        assert (level.s_edges.diff(dim=1) >= 0).all()
+        assert_edges(level.s_edges, level.weights.shape[1])
         assert (level.weights >= 0).all() and (level.weights.sum(1) <= 1 + 1e-5).all()
     assert_close(out.levels[-1].weights.sum(1), out.accumulation, 1e-5)
+
+
+@pytest.mark.parametrize("settings", [(), TWO_PROPOSALS], ids=["one proposal", "two proposals"])
+@pytest.mark.parametrize("jittered", [False, True])
+@pytest.mark.parametrize("train_proposals", [False, True])
+def test_samples_have_their_parts(make_model, make_rays, device, settings, jittered, train_proposals):
+    model = make_model(*settings)
+    rays = make_rays(model, 20)
+    jitter = torch.rand(len(model.proposals) + 1, 20, device=device) if jittered else None
+    samples = model.sample(rays, jitter=jitter, train_proposals=train_proposals)
+    assert_edges(samples.s_edges, 6)
+    assert samples.t_edges.shape == (20, 7)
+    assert (samples.t_edges >= rays.near[:, None]).all() and (samples.t_edges <= rays.far[:, None]).all()
+    assert [level.weights.shape[1] for level in samples.levels] == ([8, 7] if settings else [8])
+    for level in samples.levels:
+        assert_edges(level.s_edges, level.weights.shape[1])
+        assert (level.weights >= 0).all() and (level.weights.sum(1) <= 1 + 1e-5).all()
+
+
+@pytest.mark.parametrize("settings", [(), (*TWO_PROPOSALS, "rays.contraction=none")], ids=["open", "two, boxed"])
+@pytest.mark.parametrize("mode", ["full", "static", "dynamic"])
+# the two sum in different orders, and where the edges come to lie amplifies it
+@pytest.mark.parametrize(("compute", "tolerance"), [(torch.float32, 1e-4), (torch.float16, 1e-2)])
+def test_training_the_proposals_changes_no_sample(make_model, make_rays, device, settings, mode, compute, tolerance):
+    """The fast path of a step that does not train them, and the slow path of one that does."""
+    model = make_model(*settings, box=0.7)
+    model.compute = compute
+    rays = make_rays(model, 33)
+    jitter = torch.rand(len(model.proposals) + 1, 33, generator=torch.Generator().manual_seed(2)).to(device)
+    fast, slow = (
+        model.sample(rays, jitter=jitter, anneal=0.6, train_proposals=train, mode=mode) for train in (False, True)
+    )
+    assert_close(fast.s_edges, slow.s_edges, tolerance)
+    assert_close(fast.t_edges, slow.t_edges, tolerance)
+    assert len(fast.levels) == len(slow.levels) == len(model.proposals)
+    for a, b in zip(fast.levels, slow.levels, strict=True):
+        assert_close(a.s_edges, b.s_edges, tolerance)
+        assert_close(a.weights, b.weights, tolerance)
+        assert_close(a.t_edges, b.t_edges, tolerance)
+        assert_close(a.density_logits, b.density_logits.float(), tolerance)
+        assert not a.density_logits.requires_grad and b.density_logits.requires_grad
+
+
+def test_a_rendering_is_made_of_its_samples(make_model, make_rays):
+    model = make_model()
+    rays = make_rays(model)
+    samples, out = model.sample(rays), model(rays)
+    assert_close(out.levels[0].weights, samples.levels[0].weights, 1e-6)
+    assert_close(out.levels[-1].s_edges, samples.s_edges, 1e-6)
+    found = model.field(rays, samples.t_edges, model.compute)
+    expected = composite(found.density.view(20, 6), found.color.view(3, 20, 6), samples.t_edges, "last_sample")
+    assert_close(out.color, expected.color, 1e-6)
+    assert_close(out.levels[-1].weights, expected.weights, 1e-6)
 
 
 def test_jitter_moves_samples_and_regular_samples_repeat(make_model, make_rays, device):
     model = make_model()
     rays = make_rays(model)
-    one, other = model(rays), model(rays)
+    one, other = model.sample(rays), model.sample(rays)
     assert torch.equal(one.levels[0].s_edges, other.levels[0].s_edges)
-    assert_close(one.color, other.color, 1e-6)
-    moved = model(rays, jitter=torch.full((2, 20), 0.9, device=device))
+    assert_close(one.s_edges, other.s_edges, 1e-6)
+    first, final = (torch.full((2, 20), 0.5, device=device) for _ in range(2))
+    first[0], final[1] = 0.9, 0.9
+    moved = model.sample(rays, jitter=first)
     assert (moved.levels[0].s_edges - one.levels[0].s_edges).abs().max() > 0.01
+    late = model.sample(rays, jitter=final)
+    assert (late.levels[0].s_edges - model.sample(rays, jitter=final * 0 + 0.5).levels[0].s_edges).abs().max() == 0
+    assert (late.s_edges - one.s_edges).abs().max() > 0.01
 
 
 def test_annealed_to_nothing_the_proposal_is_ignored(make_model, make_rays):
     model = make_model()
     rays = make_rays(model)
-    flat, sharp = model(rays, anneal=0.0), model(rays, anneal=1.0)
-    inner = flat.levels[-1].s_edges.diff(dim=1)
+    flat, sharp = model.sample(rays, anneal=0.0), model.sample(rays, anneal=1.0)
+    inner = flat.s_edges.diff(dim=1)
     assert_close(inner, torch.full_like(inner, 1 / 7), 1e-4)
-    assert sharp.levels[-1].s_edges.diff(dim=1).std() > 0.02
+    assert sharp.s_edges.diff(dim=1).std() > 0.02
 
 
 def test_static_mode_does_not_see_what_moves(make_model, tiny_scene):
@@ -155,29 +216,39 @@ def test_train_proposals_switches_their_gradients(make_model, make_rays, setting
     model = make_model(*settings)
     for train in (False, True):
         model.zero_grad()
-        out = model(make_rays(model), train_proposals=train)
-        assert out.levels[0].weights.requires_grad == train
-        (out.color.sum() + sum(level.weights.square().sum() for level in out.levels)).backward()
+        levels = model.sample(make_rays(model), train_proposals=train).levels
+        assert all(level.density_logits.requires_grad == train for level in levels)
         if train:
+            sum(level.density_logits.square().sum() for level in levels).backward()
             assert all(g is not None and g.norm() > 0 for g in proposal_gradients(model))
-        else:
-            assert all(g is None for g in proposal_gradients(model))
-        assert all(p.grad is not None for p in model.field.parameters())
+        assert all(parameter.grad is None for parameter in model.field.parameters())
 
 
 @pytest.mark.parametrize("settings", [(), TWO_PROPOSALS], ids=["one proposal", "two proposals"])
 def test_interlevel_loss_trains_proposals_only(make_model, make_rays, settings):
+    """And nothing else does: no gradient of the colours passes through where the samples lie."""
     model = make_model(*settings)
-    out = model(make_rays(model), train_proposals=True)
-    losses(model, out, out.color.detach(), LossConfig(distortion=0, mask=0), True)["interlevel"].backward()
-    assert all(g is not None and g.norm() > 0 for g in proposal_gradients(model))
-    assert all(parameter.grad is None for parameter in model.field.parameters())
+    rays = make_rays(model)
+    of_field = []
+    for weight in (0.0, 1.0):
+        model.zero_grad()
+        only = LossConfig(interlevel=weight, distortion=0.1, mask=0, sparse=0.1)
+        losses(model, rays, torch.zeros_like(rays.origins), only, train_proposals=True).total.backward()
+        of_field.append([parameter.grad.clone() for parameter in model.field.parameters()])
+        if weight:
+            assert all(g is not None and g.norm() > 0 for g in proposal_gradients(model))
+        else:
+            assert all(g is None for g in proposal_gradients(model))
+    for without, beside in zip(*of_field, strict=True):
+        assert without.norm() > 0
+        assert_gradients_close(beside, without, 1e-5)
 
 
-def test_color_does_not_train_proposals(make_model, make_rays):
+def test_rendering_does_not_train_proposals(make_model, make_rays):
     model = make_model()
-    model(make_rays(model), train_proposals=True).color.sum().backward()
+    model(make_rays(model)).color.sum().backward()
     assert all(g is None for g in proposal_gradients(model))
+    assert all(parameter.grad is not None for parameter in model.field.parameters())
 
 
 @pytest.mark.parametrize(("kind", "value"), [("black", 0.0), ("white", 1.0), ("random", 0.5)])

@@ -7,7 +7,7 @@ import torch
 
 from msth_taichi.errors import TensorError
 from msth_taichi.grids import PRIMES, GridSpec
-from msth_taichi.kernels.cells import level_constants
+from msth_taichi.kernels.cells import as_words, level_constants
 from msth_taichi.kernels.hash_grid import hash_grid_kernels
 from msth_taichi.ops.hash_grid import hash_grid
 from msth_taichi.reference import hash_grid as twin
@@ -129,15 +129,52 @@ def test_published_sizes_match_reference(device, spec):
 def test_hand_written_adjoint_equals_taichis(spec):
     positions, table = random_inputs(spec, 90, torch.device("cpu"), torch.float64)
     constants = level_constants(spec, positions.device, positions.dtype)
-    kernels = hash_grid_kernels(spec.axes, spec.features, torch.float64)
+    kernels = hash_grid_kernels(spec.axes, spec.features, torch.float64, "atomic", 1)
     out = torch.empty(spec.num_outputs, len(positions), dtype=torch.float64)
     out_gradient = torch.randn_like(out)
     expected = taichi_gradients(kernels.forward, (positions, table, *constants, out), {4: out_gradient}, (1, 0))
     table_gradient, position_gradient = torch.zeros_like(table), torch.zeros_like(positions)
-    kernels.backward_table(positions, *constants, out_gradient, table_gradient)
+    kernels.backward_table(positions, *constants, out_gradient, table_gradient, torch.empty(spec.levels))
     kernels.backward_positions(positions, table, *constants, out_gradient, position_gradient)
     assert_gradients_close(table_gradient, expected[0], 1e-12)
     assert_gradients_close(position_gradient, expected[1], 1e-12)
+
+
+@pytest.mark.parametrize("spec", [SPEC3, SPEC4], ids=["3D", "4D"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("count", [1, 7, 1000])
+def test_fixed_point_sums_are_the_gradient(device, spec, dtype, count):
+    """The kernels' three ways to add; the operator takes the one that its device is best at."""
+    positions, table = random_inputs(spec, count, device, seed=count)
+    generator = torch.Generator().manual_seed(count)
+    out_gradient = torch.randn(spec.num_outputs, count, generator=generator).to(device, dtype)
+    exact = table.clone().requires_grad_()
+    twin.hash_grid(positions, exact, spec).backward(out_gradient.float())
+    constants = level_constants(spec, device, torch.float32)
+    bounds = out_gradient.float().view(spec.levels, -1).abs().sum(1)
+    scales = 2.0**30 / bounds
+    fixed = torch.zeros(spec.num_entries, 1, dtype=torch.int64, device=device)
+    kernels = hash_grid_kernels(spec.axes, spec.features, dtype, "fixed", 1)
+    kernels.backward_table(positions, *constants, out_gradient, fixed, scales)
+    low = fixed.to(torch.int32).to(torch.int64)
+    of_level = scales.repeat_interleave(torch.tensor(spec.entries, device=device))[:, None]
+    assert_gradients_close(torch.cat([low, (fixed - low) >> 32], dim=1) / of_level, exact.grad, 1e-5)
+    for sums in ("atomic", "serial"):
+        value = torch.zeros_like(table)
+        kernels = hash_grid_kernels(spec.axes, spec.features, dtype, sums, 1)
+        kernels.backward_table(positions, *constants, out_gradient, value, scales)
+        assert_gradients_close(value, exact.grad, 1e-5)
+
+
+@pytest.mark.parametrize("block", [1, 64])
+def test_float16_tables_are_read_in_pairs(device, block):
+    """Two features in one 32-bit word; sums and outputs as those of the same numbers in float32."""
+    positions, table = random_inputs(SPEC4, 333, device)
+    constants = level_constants(SPEC4, device, torch.float32)
+    out = torch.empty(SPEC4.num_outputs, 333, dtype=torch.float16, device=device)
+    kernels = hash_grid_kernels(4, 2, torch.float16, "atomic", block)
+    kernels.forward(positions, as_words(table.half()), *constants, out)
+    assert_close(out.float(), hash_grid(positions, table.half().float(), SPEC4).half().float(), 2e-4)
 
 
 @pytest.mark.gradcheck

@@ -6,13 +6,15 @@ import pytest
 import torch
 
 import msth_taichi.ops.masked_encoding as operator
-from msth_taichi.errors import TensorError
+from msth_taichi.errors import ConfigError, TensorError
 from msth_taichi.grids import GridSpec, mask_spec
-from msth_taichi.kernels.cells import level_constants
+from msth_taichi.kernels.cells import joined_constants
 from msth_taichi.kernels.masked_encoding import masked_encoding_kernels
 from msth_taichi.ops.hash_grid import hash_grid
 from msth_taichi.ops.mask_grid import mask_grid
-from msth_taichi.ops.masked_encoding import BLENDS, masked_encoding
+from msth_taichi.ops.masked_encoding import BLENDS, masked_encoding, masked_encoding_along
+from msth_taichi.ops.sample_positions import sample_positions
+from msth_taichi.ops.table_sums import TableSums
 from msth_taichi.reference import masked_encoding as twin
 from tests.comparison import (
     assert_close,
@@ -81,21 +83,22 @@ def test_saturated_mask_is_one_branch(device):
 
 def test_hand_written_adjoint_equals_taichis():
     positions, times, logits, static, dynamic = random_inputs(5, 6, torch.device("cpu"), torch.float64)
-    constants = [t for s in SPECS for t in level_constants(s, positions.device, positions.dtype)]
-    kernels = masked_encoding_kernels(2, torch.float64, "mst")
+    constants = joined_constants(SPECS, positions.device, positions.dtype)
+    kernels = masked_encoding_kernels(2, torch.float64, "mst", "serial", 1)
     out, mask, slope = torch.empty(6, 30).double(), torch.empty(30).double(), torch.empty(6, 30).double()
     out_gradient, mask_gradient = torch.randn_like(out), torch.randn_like(mask)
     arguments = (positions, times, logits, static, dynamic, *constants, out, mask, slope)
     expected = taichi_gradients(
         kernels.forward,
         arguments,
-        {11: out_gradient, 12: mask_gradient, 13: torch.zeros_like(slope)},
+        {7: out_gradient, 8: mask_gradient, 9: torch.zeros_like(slope)},
         (0, 2, 3, 4),
     )
     kernels.forward(*arguments)
     logit_gradient, position_gradient = torch.zeros_like(mask), torch.zeros_like(positions)
     tables = [torch.zeros_like(t) for t in (logits, static, dynamic)]
-    kernels.backward(positions, times, mask, slope, *constants, out_gradient, mask_gradient, logit_gradient, *tables)
+    incoming = (out_gradient, mask_gradient)
+    kernels.backward(positions, times, mask, slope, *constants, *incoming, logit_gradient, *tables, torch.empty(3))
     kernels.backward_positions(
         positions,
         times,
@@ -163,6 +166,184 @@ def test_what_the_adjoint_needs_is_written_only_where_it_will_run(device, monkey
     assert slopes == [(6, 9) if wanted else (6, 0)]
 
 
+def backward(inputs, blend="mst", compute=torch.float32, sums: TableSums | None = None, incoming=None):
+    """Gradients of positions, mask, static and dynamic table, by autograd or summed in fixed point."""
+    leaves = [x.detach().clone().requires_grad_(i in (0, 2, 3, 4)) for i, x in enumerate(inputs)]
+    features, mask = masked_encoding(*leaves, *SPECS, blend, compute, sums=sums)
+    if incoming is None:
+        generator = torch.Generator().manual_seed(5)
+        incoming = [torch.randn(x.shape, generator=generator).to(x.device, x.dtype) for x in (features, mask)]
+    torch.autograd.backward((features, mask), incoming)
+    if sums is not None:
+        assert all(table.grad is None for table in leaves[2:]), "reached autograd all the same"
+        return [leaves[0].grad, *sums.gradients()]
+    return [leaves[i].grad for i in (0, 2, 3, 4)]
+
+
+@pytest.mark.parametrize("blend", BLENDS)
+def test_fixed_point_sums_are_the_gradients(device, blend):
+    inputs = random_inputs(13, 21, device)
+    expected = backward(inputs, blend)
+    for value, target in zip(backward(inputs, blend, sums=TableSums(*SPECS, device)), expected, strict=True):
+        assert_gradients_close(value, torch.zeros_like(value) if target is None else target, 1e-5)
+
+
+@pytest.mark.parametrize("compute", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    ("rays", "samples", "tolerance"), [(1, 1, 1e-5), (5, 1, 1e-5), (1, 9, 1e-5), (3, 8, 1e-5), (70, 48, 3e-5)]
+)
+def test_fixed_point_sums_at_odd_sizes(device, rays, samples, tolerance, compute):
+    """Samples are taken eight at a time, and some lie outside. The unit grows with their number."""
+    inputs = random_inputs(rays, samples, device)
+    expected = backward(inputs, "mst", compute)
+    for value, target in zip(backward(inputs, "mst", compute, TableSums(*SPECS, device)), expected, strict=True):
+        assert_gradients_close(value, target, tolerance)
+
+
+def words(inputs, incoming) -> list[torch.Tensor]:
+    """What is summed, to the last bit."""
+    sums = TableSums(*SPECS, inputs[0].device)
+    backward(inputs, "mst", torch.float32, sums, incoming)
+    return [sums.mask, sums.static, sums.dynamic, sums.scales]
+
+
+def test_fixed_point_sums_do_not_depend_on_any_order(device):
+    """Neither on that of the threads, nor on that of the rays: integers are added."""
+    rays, samples = 130, 16  # two whole runs of eight a ray, so that runs move as they are
+    positions, times, *tables = random_inputs(rays, samples, device)
+    generator = torch.Generator().manual_seed(8)
+    # multiples of 1/64, whose magnitudes float32 adds exactly: the units are the same for any order
+    gradient = torch.randint(-256, 256, (6, rays, samples), generator=generator).to(device) / 64
+    of_mask = torch.randn(rays, samples, generator=generator).to(device)
+    once, twice, reversed_, shuffled = (
+        words(
+            [positions.view(rays, samples, 3)[order].reshape(-1, 3), times[order], *tables],
+            [gradient[:, order].reshape(6, -1), of_mask[order].flatten()],
+        )
+        for order in (
+            torch.arange(rays),
+            torch.arange(rays),
+            torch.arange(rays).flip(0),
+            torch.randperm(rays, generator=generator),
+        )
+    )
+    for other in (twice, reversed_, shuffled):
+        for a, b in zip(once, other, strict=True):
+            assert torch.equal(a, b)
+
+
+def saturated_inputs(device: torch.device):
+    """Logits of +-40 in two thirds of the mask's grid, and few steps between them."""
+    inputs = random_inputs(40, 12, device)
+    z = torch.arange(len(inputs[2]), device=device)[:, None] // 25  # 5 x 5 vertices a layer
+    inputs[2] = torch.where(z < 2, 40.0, torch.where(z > 3, -40.0, inputs[2]))
+    return inputs
+
+
+@pytest.mark.parametrize("blend", BLENDS)
+@pytest.mark.parametrize("fixed", [False, True])
+def test_saturated_parts_match_the_reference(device, blend, fixed):
+    """Which snaps masks as well; so close to 0 or 1 a table's share and its gradient are nothing."""
+    inputs = saturated_inputs(device)
+    leaves = [x.detach().clone().requires_grad_(i in (0, 2, 3, 4)) for i, x in enumerate(inputs)]
+    features, mask = twin.masked_encoding(*leaves, *SPECS, blend)
+    for part in (mask == 0, mask == 1, (mask > 0) & (mask < 1)):
+        assert part.sum() > 20, "all kinds are there"
+    value, value_mask = masked_encoding(*inputs, *SPECS, blend)
+    assert_close(value, features, 1e-5)
+    assert_close(value_mask, mask, 1e-6)
+    assert torch.equal(value_mask == 0, mask == 0) and torch.equal(value_mask == 1, mask == 1)
+    generator = torch.Generator().manual_seed(6)
+    incoming = [torch.randn(x.shape, generator=generator).to(device) for x in (features, mask)]
+    torch.autograd.backward((features, mask), incoming)
+    sums = TableSums(*SPECS, device) if fixed else None
+    found = backward(inputs, blend, torch.float32, sums, incoming)
+    for gradient, leaf in zip(found, (leaves[i] for i in (0, 2, 3, 4)), strict=True):
+        target = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+        assert_gradients_close(gradient, target, 1e-4)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize(("logit", "frozen"), [(40.0, 3), (-40.0, 2), (7.0, None)])
+def test_a_table_without_a_share_takes_no_gradient(device, fixed, logit, frozen):
+    """Exactly none, so that its optimiser leaves it alone; 7 is 0.9991, which still shares."""
+    inputs = random_inputs(6, 9, device)
+    inputs[0] = inputs[0].clamp(0, 1)
+    inputs[2] = torch.full_like(inputs[2], logit)
+    gradients = backward(inputs, sums=TableSums(*SPECS, device) if fixed else None)[1:]
+    for i, gradient in enumerate(gradients, start=1):
+        expected_none = frozen is not None and (i == frozen or i == 1)
+        assert (gradient.count_nonzero() == 0) == expected_none, i
+
+
+def test_copies_are_read_instead_of_the_tables(device):
+    """Whatever they hold; gradients still go to the tables."""
+    inputs = wanting(random_inputs(5, 7, device), 2, 3, 4)
+    copies = tuple((x.detach() * 2).half() for x in inputs[3:])
+    features, _ = masked_encoding(*inputs, *SPECS, compute=torch.float16, copies=copies)
+    doubled = [*inputs[:3], *(copy.float() for copy in copies)]
+    assert_close(features.float(), masked_encoding(*doubled, *SPECS)[0], 1e-3)
+    features.float().sum().backward()
+    assert all(x.grad is not None and x.grad.norm() > 0 for x in inputs[2:])
+
+
+def random_rays(rays: int, samples: int, device: torch.device):
+    """Origins, directions and edges, some of whose middles lie outside a box of 1.5."""
+    generator = torch.Generator().manual_seed(10 * rays + samples)
+    origins = torch.randn(rays, 3, generator=generator)
+    directions = torch.nn.functional.normalize(torch.randn(rays, 3, generator=generator))
+    edges = torch.rand(rays, samples + 1, generator=generator).sort(dim=1).values * 4
+    return [x.to(device) for x in (origins, directions, edges)]
+
+
+@pytest.mark.parametrize("kind", ["inf", "l2", "none"])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_along_rays_is_at_their_positions(device, kind, fixed):
+    """One launch instead of two operators; features, mask, positions, and gradients to mask and tables."""
+    rays = random_rays(11, 13, device)
+    _, *inputs = random_inputs(11, 13, device)
+    results = []
+    for along in (True, False):
+        leaves = wanting([x.clone() for x in inputs], 1, 2, 3)
+        sums = TableSums(*SPECS, device) if fixed else None
+        if along:
+            outputs = masked_encoding_along(*rays, *leaves, *SPECS, "mst", kind, 1.5, sums=sums)
+        else:
+            positions = sample_positions(*rays, kind, 1.5)
+            outputs = *masked_encoding(positions, *leaves, *SPECS, sums=sums), positions
+        features, mask, positions = outputs
+        assert not positions.requires_grad and positions.shape == (143, 3)
+        generator = torch.Generator().manual_seed(5)
+        incoming = [torch.randn(x.shape, generator=generator).to(device) for x in (features, mask)]
+        torch.autograd.backward((features, mask), incoming)
+        results.append([*outputs, *(sums.gradients() if sums else (x.grad for x in leaves[1:]))])
+    for value, target in zip(*results, strict=True):
+        assert_gradients_close(value, target, 1e-5)
+
+
+@pytest.mark.parametrize(("rays", "samples"), [(0, 4), (1, 1), (3, 0), (5, 1), (1, 9)])
+def test_along_rays_at_odd_sizes(device, rays, samples):
+    along = random_rays(rays, samples, device)
+    _, *inputs = random_inputs(rays, samples, device)
+    features, mask, positions = masked_encoding_along(*along, *wanting(inputs, 1, 2, 3), *SPECS)
+    expected = twin.masked_encoding(sample_positions(*along), *inputs, *SPECS)
+    assert positions.shape == (rays * samples, 3)
+    assert_close(features, expected[0], 1e-4)
+    assert_close(mask, expected[1], 1e-5)
+    features.sum().backward()
+    assert all(x.grad is not None for x in inputs[1:])
+
+
+def test_along_rays_that_want_gradients_is_refused(device):
+    """Rather than return none."""
+    origins, directions, edges = random_rays(3, 4, device)
+    _, *inputs = random_inputs(3, 4, device)
+    with pytest.raises(TensorError, match=r"want gradients; call sample_positions and masked_encoding"):
+        masked_encoding_along(origins.requires_grad_(), directions, edges, *inputs, *SPECS)
+    with torch.no_grad():
+        masked_encoding_along(origins, directions, edges, *inputs, *SPECS)
+
+
 def test_wrong_tensors_are_named(device):
     inputs = random_inputs(4, 3, device)
     with pytest.raises(TensorError, match="blend"):
@@ -171,3 +352,15 @@ def test_wrong_tensors_are_named(device):
         masked_encoding(inputs[0], inputs[1].new_zeros(5), *inputs[2:], *SPECS)
     with pytest.raises(TensorError, match="dynamic_table"):
         masked_encoding(*inputs[:4], inputs[4][:-8], *SPECS)
+    rays = random_rays(4, 3, device)
+    with pytest.raises(TensorError, match="t_edges"):
+        masked_encoding_along(*rays[:2], rays[2][:3], *inputs[1:], *SPECS)
+    with pytest.raises(TensorError, match="times"):
+        masked_encoding_along(*rays, inputs[1][:2], *inputs[2:], *SPECS)
+    with pytest.raises(ConfigError, match="contraction"):
+        masked_encoding_along(*rays, *inputs[1:], *SPECS, "mst", "cube")
+    halves = inputs[3].half(), inputs[4].half()
+    with pytest.raises(TensorError, match=r"copies \(dynamic\): expected float16"):
+        masked_encoding(*inputs, *SPECS, compute=torch.float16, copies=(halves[0], inputs[4]))
+    with pytest.raises(TensorError, match=r"copies \(static\): expected float32"):
+        masked_encoding(*inputs, *SPECS, copies=halves)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from msth_taichi.errors import ConfigError, TensorError
-from msth_taichi.ops.resample import resample
+from msth_taichi.ops.composite import composite
+from msth_taichi.ops.resample import resample, resample_logits
 from msth_taichi.reference import resample as twin
 from tests.comparison import assert_close
 
@@ -46,6 +47,50 @@ def test_matches_reference(device, spacing, dtype, rays, bins, count, jittered):
     assert_close(s, expected_s, tolerance)
     # near the end of a ray one rounding of s is a large distance: compare in disparity
     assert_close(1 / (1 + t), 1 / (1 + expected_t), tolerance)
+
+
+def random_logits(rays: int, bins: int, device: torch.device, dtype=torch.float32):
+    """What `random_histogram` gives, with logits for weights and distances of the edges."""
+    edges, weights, near, far, jitter = random_histogram(rays, bins, device, dtype, seed=bins)
+    return edges, edges * 4 + 0.1, weights.clamp(min=1e-30).log() + 3, near, far, jitter
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize(("rays", "bins", "count"), [(0, 4, 3), (1, 1, 1), (5, 7, 13), (33, 128, 48)])
+@pytest.mark.parametrize("jittered", [False, True])
+def test_logits_match_reference(device, spacing, dtype, rays, bins, count, jittered):
+    """Weights, and new edges where they are."""
+    *inputs, jitter = random_logits(rays, bins, device, dtype)
+    arguments = (*inputs, count, spacing, 0.7, 0.6, 0.01, jitter if jittered else None)
+    found, s, t = resample_logits(*arguments)
+    expected, expected_s, expected_t = twin.resample_logits(*arguments)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    assert found.shape == (rays, bins) and s.shape == t.shape == (rays, count + 1)
+    assert_close(found, expected, tolerance)
+    assert_close(s, expected_s, tolerance)
+    assert_close(1 / (1 + t), 1 / (1 + expected_t), tolerance)
+
+
+def test_logits_are_resampled_as_their_weights(device):
+    """One launch gives what `composite` and `resample` give."""
+    edges, t_edges, logits, near, far, jitter = random_logits(40, 64, device)
+    found, s, t = resample_logits(edges, t_edges, logits, near, far, 48, anneal=0.4, jitter=jitter)
+    weights = composite(logits.exp(), torch.zeros(3, 40, 64, device=device), t_edges, None).weights
+    expected_s, expected_t = resample(edges, weights, near, far, 48, anneal=0.4, jitter=jitter)
+    assert_close(found, weights, 1e-5)
+    assert_close(s, expected_s, 1e-5)
+    assert_close(1 / (1 + t), 1 / (1 + expected_t), 1e-5)
+
+
+@pytest.mark.parametrize("logit", [-1e4, 1e4])
+def test_logits_without_bounds(device, logit):
+    """Nothing anywhere is sampled everywhere; a wall in front is sampled alone."""
+    edges, _, near, far = unit_histogram([[0.0] * 8], device)
+    logits = torch.full((1, 8), logit, device=device)
+    found, s, _ = resample_logits(edges, edges, logits, near, far, 9, "uniform", padding=0.0)
+    assert found[0, 1:].eq(0).all() and found[0, 0] == (logit > 0)
+    assert_close(s[0], (torch.arange(10, device=device) + 0.5) / (80 if logit > 0 else 10), 1e-6)
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.5, 0.99])
@@ -135,8 +180,8 @@ def test_far_edges_reach_far_exactly(device, spacing):
 def test_takes_no_gradient_and_allocates_none(device):
     edges, values, near, far = unit_histogram([[0.5, 0.2]], device)
     values.requires_grad_()
-    s, t = resample(edges, values, near, far, 4)
-    assert values.grad is None and not s.requires_grad and not t.requires_grad
+    for outputs in (resample(edges, values, near, far, 4), resample_logits(edges, edges, values, near, far, 4)):
+        assert values.grad is None and not any(x.requires_grad for x in outputs)
 
 
 def test_typed_errors(device):
@@ -157,3 +202,11 @@ def test_typed_errors(device):
     for name in ("anneal", "padding"):
         with pytest.raises(ConfigError, match=name):
             resample(edges, weights, near, far, 4, **{name: -0.1})
+    for arguments in [
+        (edges, edges[:, :3].contiguous(), weights, near, far, 4),
+        (edges, edges.double(), weights, near, far, 4),
+        (edges, edges, weights.half(), near, far, 4),
+        (edges, edges, weights, near, far, 4, "uniform", 1.0, 1.0, 0.01, near[:3]),
+    ]:
+        with pytest.raises(TensorError):
+            resample_logits(*arguments)

@@ -138,6 +138,25 @@ def test_a_dynamic_pixel_is_seen_at_independent_times(device):
     assert abs(distinct - 5 * (1 - 0.8**6)) < 0.15
 
 
+@pytest.mark.parametrize("make", [uniform, static_dynamic])
+def test_batches_drawn_at_once_are_whole_batches(device, make):
+    """Each with its own share of dynamic pixels, in the same places, and its own draws."""
+    count, batches = 700, 5
+    drawn, one = make(device).sample(20000, count, batches), make(device).sample(20000, count)
+    assert len(drawn) == count * batches
+    flags = drawn.dynamic.view(batches, count)
+    assert torch.equal(flags, one.dynamic.expand(batches, count))
+    rows = torch.stack([drawn.image, drawn.row, drawn.column], 1).view(batches, -1)
+    assert len({tuple(row) for row in rows.tolist()}) == batches
+    if make is static_dynamic:
+        start = int((~one.dynamic).sum())
+        pixels = torch.stack([drawn.row, drawn.column], 1).view(batches, count, 2)[:, start : start + 12]
+        groups = pixels.reshape(batches, 2, 6, 2)
+        assert (groups == groups[:, :, :1]).all(), "a pixel's six times stay together"
+        local = torch.tensor(CAMERA, device=device)[drawn.image] == 4
+        assert torch.equal(dynamic_mask(device)[local.long(), drawn.row, drawn.column], drawn.dynamic)
+
+
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_one_kind_alone_fills_the_batch(device, dynamic):
     mask = torch.full((2, HEIGHT, WIDTH), dynamic, device=device)

@@ -18,47 +18,60 @@ from msth_taichi.training.checkpoint import (
     read_state,
     save_checkpoint,
 )
+from msth_taichi.training.grid_adam import GridAdam
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+
+
+class Regression(nn.Linear):
+    """A model without fields: torch's own optimiser moves all of it."""
+
+    def fields(self) -> list:
+        return []
 
 
 class Training:
     """A small regression with its own random numbers."""
 
-    def __init__(self, width: int = 4, device: str = "cpu"):
-        self.model = nn.Linear(3, width, device=device)
+    def __init__(self, width: int = 4, device: str = "cpu", loss_scale: float | None = None):
+        self.model = Regression(3, width, device=device)
         self.unused = nn.Parameter(torch.ones(2, device=device))  # no gradient, so no moments
         self.model.register_parameter("unused", self.unused)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.1, fused=True)
+        self.optimizer = GridAdam(self.model, 0.1, loss_scale)
         self.generator = torch.Generator(device).manual_seed(1)
 
     def step(self) -> None:
         x = torch.rand(8, 3, generator=self.generator, device=self.generator.device)
         self.optimizer.zero_grad()
-        self.model(x).square().mean().backward()
+        self.model(x).square().mean().backward(self.optimizer.loss_scale)
         self.optimizer.step()
 
     def save(self, run: Path, step: int, **values) -> Path:
-        return save_checkpoint(run, self.model, self.optimizer, self.generator, State(step, **values))
+        return save_checkpoint(run, self.model, self.optimizer, self.generator.get_state(), State(step, **values))
 
     def load(self, folder: Path) -> State:
         return load_training(folder, self.model, self.optimizer, self.generator)
 
 
-def test_a_training_goes_on_as_if_it_had_not_stopped(tmp_path, device):
-    first = Training(device=device.type)
+@pytest.mark.parametrize("loss_scale", [None, 1024.0])
+def test_a_training_goes_on_as_if_it_had_not_stopped(tmp_path, device, loss_scale):
+    first = Training(device=device.type, loss_scale=loss_scale)
     for _ in range(3):
         first.step()
-    folder = first.save(tmp_path, 3, since_update=2, scaler={"scale": 1024.0})
+    if loss_scale:
+        first.optimizer.loss_scale.fill_(300.0)  # as overflows and growth leave it
+    folder = first.save(tmp_path, 3, since_update=2)
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
-    second = Training(device=device.type)
+    second = Training(device=device.type, loss_scale=loss_scale)
     state = second.load(folder)
-    assert state == State(3, 2, {"scale": 1024.0}) == read_state(folder)
+    assert state == State(3, 2) == read_state(folder)
+    assert second.optimizer.loss_scale.item() == (300.0 if loss_scale else 1.0)
     for _ in range(3):
         first.step()
         second.step()
     for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
         assert torch.equal(a, b)
+    assert torch.equal(first.optimizer.loss_scale, second.optimizer.loss_scale)
     assert torch.equal(first.generator.get_state(), second.generator.get_state())
 
 
@@ -129,7 +142,7 @@ def test_damaged_files_are_named_with_the_remedy(tmp_path, name, damage):
 
 @pytest.mark.parametrize(
     "content",
-    ["[]", "{}", '{"steps": 5}', "5", "null", '{"step": "x", "since_update": 1, "scaler": null}'],
+    ["[]", "{}", '{"steps": 5}', "5", "null", '{"step": "x", "since_update": 1}', '{"step": 5, "since_update": -1}'],
 )
 def test_a_state_of_another_kind_is_named(tmp_path, content):
     folder = Training().save(tmp_path, 5)
@@ -139,9 +152,27 @@ def test_a_state_of_another_kind_is_named(tmp_path, content):
 
 
 def test_state_is_plain_json(tmp_path):
-    assert json.loads((Training().save(tmp_path, 5) / "state.json").read_text()) == {
-        "step": 5, "since_update": 1, "scaler": None,
-    }  # fmt: skip
+    text = (Training().save(tmp_path, 5) / "state.json").read_text()
+    assert json.loads(text) == {"step": 5, "since_update": 1}
+
+
+def test_a_checkpoint_of_version_0_1_0_is_read(tmp_path):
+    """Its state.json held the state of a gradient scaler too; it can be rendered, not resumed."""
+    training = Training()
+    training.step()
+    folder = training.save(tmp_path, 5)
+    (folder / "state.json").write_text('{"step": 5, "since_update": 2, "scaler": {"scale": 1024.0}}')
+    assert read_state(folder) == State(5, 2)
+    tensors = checkpoint.load_file(folder / "optimizer.safetensors")
+    del tensors["loss_scale"]
+    checkpoint.save_file(tensors, folder / "optimizer.safetensors")
+    other = Training()
+    load_model(folder, other.model)
+    assert torch.equal(other.model.weight, training.model.weight)
+    with pytest.raises(
+        RunError, match=r"optimizer.safetensors: does not belong to this run or device \('loss_scale'\)"
+    ):
+        other.load(folder)
 
 
 def test_another_model_size_is_told_and_changes_nothing(tmp_path):
@@ -164,6 +195,7 @@ def test_another_model_is_told(tmp_path):
 def test_random_numbers_of_another_kind_are_told(tmp_path):
     folder = Training().save(tmp_path, 5)
     training = Training()
-    checkpoint.save_file({"generator": torch.zeros(3, dtype=torch.uint8)}, folder / "optimizer.safetensors")
+    others = {"generator": torch.zeros(3, dtype=torch.uint8), "loss_scale": torch.ones(())}
+    checkpoint.save_file(others, folder / "optimizer.safetensors")
     with pytest.raises(RunError, match=r"optimizer.safetensors: does not belong to this run or device"):
         training.load(folder)

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from msth_taichi.errors import ConfigError, DivergenceError, RunError
+from msth_taichi.kernels.launch import Launcher
 from msth_taichi.scene.scene import Scene
 from msth_taichi.training.checkpoint import checkpoint_steps
 from msth_taichi.training.run import load_run
-from msth_taichi.training.trainer import train
+from msth_taichi.training.trainer import Trainer, train
 from tests.settings import changed
 
 
@@ -44,6 +45,39 @@ def test_the_loss_falls(train_tiny, tmp_path, sampler, background):
     )  # fmt: skip
     rgb = [line["loss_rgb"] for line in lines(tmp_path / "run")]
     assert np.mean(rgb[-10:]) < 0.8 * np.mean(rgb[:5])
+
+
+def test_two_trainings_are_equal_to_the_last_bit(tiny_scene, tiny_config, tmp_path):
+    """With all threads: what many of them add to is added in one order."""
+    config = changed(
+        tiny_config, "training.steps=15", "training.rays_per_step=256", "training.threads=0",
+        "training.deterministic=true", "sampler.kind=static_dynamic", "rays.background=random",
+    )  # fmt: skip
+    first, second, other = (
+        train(tiny_scene, changed(config, f"training.seed={seed}"), tmp_path / name, progress=False).path
+        for name, seed in (("first", 1), ("second", 1), ("other", 2))
+    )
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        file = f"checkpoints/step-00000015/{name}"
+        assert (first / file).read_bytes() == (second / file).read_bytes(), name
+        assert (first / file).read_bytes() != (other / file).read_bytes(), name
+
+
+@pytest.mark.parametrize("sampler", ["uniform", "static_dynamic"])
+def test_a_step_is_few_launches(tiny_scene, tiny_config, tmp_path, device, monkeypatch, sampler):
+    """Each costs the host some ten microseconds, and the host must not be what a step waits for."""
+    trainer = Trainer(tiny_scene, changed(tiny_config, f"sampler.kind={sampler}"), tmp_path, device, progress=False)
+    launch, counts = Launcher.__call__, []
+
+    def counted(self, *values):
+        counts[-1] += 1
+        launch(self, *values)
+
+    monkeypatch.setattr(Launcher, "__call__", counted)
+    for _ in range(14):  # from the tenth on proposals are trained every other step
+        counts.append(0)
+        trainer.step()
+    assert 5 < min(counts[10:]) < max(counts[10:]) <= max(counts) <= 20
 
 
 def test_metrics_have_a_line_per_interval_and_one_at_the_end(train_tiny, tmp_path):

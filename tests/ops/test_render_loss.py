@@ -1,0 +1,229 @@
+"""Losses and gradients of rays in one launch against the PyTorch twin, finite differences and the slow path."""
+
+import math
+
+import pytest
+import torch
+
+from msth_taichi.errors import TensorError
+from msth_taichi.ops.composite import composite
+from msth_taichi.ops.render_loss import render_loss
+from msth_taichi.reference import render_loss as twin
+from msth_taichi.reference.distortion import distortion_loss
+from tests.comparison import assert_close, assert_gradients_close, assert_matches
+
+BOTH = (0.3, 0.02)
+
+
+def random_inputs(rays: int, samples: int, device: torch.device, dtype=torch.float32, background=True):
+    """Both logits, wanting gradients, then edges, target and background."""
+    generator = torch.Generator().manual_seed(100 * rays + samples)
+    real = torch.float64 if dtype == torch.float64 else torch.float32
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=real)
+
+    edges = torch.rand(rays, samples + 1, generator=generator, dtype=real).sort(dim=1).values
+    logits = normal(rays * samples) * 2, normal(3, rays * samples)
+    inputs = [*(x.to(dtype) for x in logits), edges, edges * 5 + 0.1, torch.sigmoid(normal(rays, 3))]
+    inputs = [x.to(device) for x in inputs]
+    for logit in inputs[:2]:
+        logit.requires_grad_()
+    return [*inputs, torch.sigmoid(normal(rays, 3)).to(device) if background else None]
+
+
+def losses(function, inputs, weights=BOTH):
+    """`function` of both logits alone."""
+    return lambda density, color: function(density, color, *inputs[2:], *weights)
+
+
+@pytest.mark.parametrize("background", [True, False])
+@pytest.mark.parametrize("weights", [BOTH, (0.0, 0.0), (0.5, 0.0)])
+@pytest.mark.parametrize(("rays", "samples"), [(0, 3), (1, 1), (13, 21), (70, 48)])
+def test_matches_reference(device, background, weights, rays, samples):
+    """Total, terms, weights; and the gradients of the total."""
+    inputs = random_inputs(rays, samples, device, background=background)
+
+    def fast(*logits):
+        out = losses(render_loss, inputs, weights)(*logits)
+        return out.total, out.terms, out.weights
+
+    def slow(*logits):
+        total, terms, shares = losses(twin.render_loss, inputs, weights)(*logits)
+        return total, terms.detach(), shares.detach()
+
+    assert_matches(fast, slow, inputs[:2])
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_matches_the_slow_path(device, background):
+    """The same colour error and gradients as `composite` under autograd."""
+    inputs = random_inputs(9, 17, device, background=background)
+    density, color, _, t_edges, target, back = inputs
+    fast = render_loss(*inputs)
+    expected = composite(
+        density.exp().view(9, 17), torch.sigmoid(color).view(3, 9, 17), t_edges, "last_sample" if back is None else back
+    )
+    error = (expected.color - target).square().mean()
+    assert_close(fast.total, error, 1e-6)
+    assert_close(fast.weights, expected.weights, 1e-6)
+    values = torch.autograd.grad(fast.total, (density, color))
+    for value, truth in zip(values, torch.autograd.grad(error, (density, color)), strict=True):
+        assert_gradients_close(value, truth, 1e-5)
+
+
+@pytest.mark.gradcheck
+@pytest.mark.parametrize("background", [True, False])
+def test_finite_differences(background):
+    inputs = random_inputs(3, 5, torch.device("cpu"), torch.float64, background)
+    assert torch.autograd.gradcheck(lambda *x: losses(render_loss, inputs)(*x).total, inputs[:2])
+
+
+def test_float16_logits_keep_small_gradients(device):
+    """Of 16,384 rays each has a share of 6e-5 in the mean: gradients survive because they are kept per ray."""
+    inputs = random_inputs(2048, 8, device, torch.float16)
+    (render_loss(*inputs, *BOTH).total * 2048).backward()
+    halves = [x.grad for x in inputs[:2]]
+    exact = [x.detach().float().requires_grad_() for x in inputs[:2]]
+    (render_loss(*exact, *inputs[2:], *BOTH).total * 2048).backward()
+    for half, truth in zip(halves, exact, strict=True):
+        assert half.dtype == torch.float16
+        assert_gradients_close(half, truth.grad, 1e-3)
+
+
+def test_a_perfect_picture_has_no_loss(device):
+    """An opaque sample of the target's colour."""
+    density, color = torch.full((4,), 20.0, device=device), torch.full((3, 4), 0.3, device=device)
+    edges = torch.tensor([[0.0, 0.5, 1.0]] * 2, device=device)
+    target = torch.sigmoid(torch.full((2, 3), 0.3, device=device))
+    out = render_loss(density.requires_grad_(), color.requires_grad_(), edges, edges, target, None)
+    out.total.backward()
+    assert out.total.item() < 1e-12 and density.grad is not None and density.grad.abs().max() < 1e-6
+    assert_close(out.weights, torch.tensor([[1.0, 0.0]] * 2, device=device), 1e-6)
+
+
+def test_without_gradients_none_are_made(device):
+    inputs = random_inputs(5, 6, device)
+    with torch.no_grad():
+        assert not render_loss(*inputs).total.requires_grad
+
+
+@pytest.mark.parametrize("logit", [-1e4, -40.0, 40.0, 1e4])
+def test_extremes_stay_finite(device, logit):
+    inputs = random_inputs(3, 7, device, torch.float16 if abs(logit) < 6e4 else torch.float32)
+    density = torch.full_like(inputs[0], logit).requires_grad_()
+    out = render_loss(density, *inputs[1:], *BOTH)
+    out.total.backward()
+    assert out.total.isfinite() and density.grad is not None and density.grad.isfinite().all()
+
+
+def distortion(logits, s_edges, t_edges, weight: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Distortion term alone and weights; the colours are the target's."""
+    grey = logits.new_zeros(3, len(logits))
+    out = render_loss(logits, grey, s_edges, t_edges, s_edges.new_full((len(s_edges), 3), 0.5), None, weight)
+    return out.terms[1], out.weights
+
+
+def distortion_of(s_edges: torch.Tensor, weights: torch.Tensor) -> float:
+    """Its definition, in nested loops."""
+    total = 0.0
+    for edges, row in zip(s_edges.tolist(), weights.tolist(), strict=True):
+        for i, a in enumerate(row):
+            total += a * a * (edges[i + 1] - edges[i]) / 3
+            for j, b in enumerate(row):
+                total += a * b * abs(edges[i] + edges[i + 1] - edges[j] - edges[j + 1]) / 2
+    return total / len(weights)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 13])
+def test_distortion_is_its_nested_loops(device, samples):
+    density, _, s_edges, t_edges, *_ = random_inputs(4, samples, device, torch.float64)
+    term, weights = distortion(density.detach(), s_edges, t_edges)
+    expected = distortion_of(s_edges, weights)
+    assert term.item() == pytest.approx(expected, rel=1e-12)
+    assert distortion_loss(s_edges, weights).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_distortion_of_one_bin(device):
+    """weight^2 width / 3, where the weight is 1 - exp(-density length)."""
+    edges = torch.tensor([[0.2, 0.5]], device=device)
+    term, _ = distortion(torch.zeros(1, device=device), edges, edges * 10)
+    assert term.item() == pytest.approx((1 - math.exp(-3.0)) ** 2 * 0.3 / 3, rel=1e-5)
+
+
+def test_distortion_of_two_thin_bins_is_twice_their_distance(device):
+    """Half of the light in each, 0.6 apart."""
+    s_edges = torch.tensor([[0.1, 0.1, 0.7, 0.7]], device=device)
+    t_edges = torch.tensor([[1.0, 2.0, 3.0, 4.0]], device=device)
+    half = math.log(math.log(2.0))  # optical depth log 2
+    logits = torch.tensor([half, -1e4, 20.0], device=device)
+    term, weights = distortion(logits, s_edges, t_edges, 0.5)
+    assert_close(weights, torch.tensor([[0.5, 0.0, 0.5]], device=device), 1e-6)
+    assert term.item() == pytest.approx(0.5 * 2 * 0.25 * 0.6, rel=1e-5)
+
+
+def test_distortion_is_the_mean_distance_of_two_random_points():
+    """Weights that sum to 1 are a probability: two points drawn from it lie E|x - y| apart."""
+    generator = torch.Generator().manual_seed(0)
+    edges = torch.rand(7, generator=generator, dtype=torch.float64).sort().values
+    weights = torch.rand(6, generator=generator, dtype=torch.float64).softmax(0)
+    count = 400_000
+    bins = torch.multinomial(weights, 2 * count, replacement=True, generator=generator)
+    within = torch.rand(2 * count, generator=generator, dtype=torch.float64)
+    x, y = (edges[bins] + within * edges.diff()[bins]).reshape(2, count)
+    expected = (x - y).abs().mean().item()
+    assert distortion_loss(edges[None], weights[None]).item() == pytest.approx(expected, rel=5e-3)
+
+
+def test_distortion_does_not_see_how_bins_are_cut():
+    density, _, s_edges, t_edges, *_ = random_inputs(5, 7, torch.device("cpu"), torch.float64)
+    weights = distortion(density.detach(), s_edges, t_edges)[1]
+    middles = (s_edges[:, 1:] + s_edges[:, :-1]) / 2
+    cut = torch.cat([torch.stack([s_edges[:, :-1], middles], -1).flatten(1), s_edges[:, -1:]], -1)
+    expected = distortion_loss(s_edges, weights)
+    assert_close(distortion_loss(cut, weights.repeat_interleave(2, -1) / 2), expected, 1e-12)
+    assert_close(distortion_loss((1 - s_edges).flip(-1), weights.flip(-1)), expected, 1e-12)
+
+
+def test_distortion_under_shift_and_scale(device):
+    density, _, s_edges, t_edges, *_ = random_inputs(5, 7, device, torch.float64)
+    term, _ = distortion(density.detach(), s_edges, t_edges)
+    assert_close(distortion(density.detach(), s_edges * 0.25 + 0.5, t_edges)[0], term * 0.25, 1e-12)
+    assert_close(distortion(density.detach(), s_edges, t_edges, 3.0)[0], term * 3, 1e-12)
+
+
+def test_distortion_of_a_thin_surface_far_out_keeps_its_digits(device):
+    """Bins of width 1e-5 near s = 1, where m_i sum w - sum w m would lose all but two digits."""
+    s_edges = (0.99 + torch.arange(17) * 1e-5)[None]
+    t_edges = torch.arange(17.0)[None]
+    logits = torch.full((16,), -2.5)
+    grey, target = torch.zeros(3, 16), torch.full((1, 3), 0.5)
+    exact = logits.double().requires_grad_()
+    truth = twin.render_loss(exact, grey.double(), s_edges.double(), t_edges.double(), target.double(), None, 1e4)[0]
+    truth.backward()
+    ours = logits.to(device).requires_grad_()
+    out = render_loss(ours, *(x.to(device) for x in (grey, s_edges, t_edges, target)), None, 1e4)
+    out.total.backward()
+    assert_close(out.total, truth, 1e-5)
+    assert_gradients_close(ours.grad, exact.grad, 1e-5)
+
+
+def test_the_sparse_term_is_a_mean_of_logarithms(device):
+    """Of log(1 + 2 density^2), here with densities 1, 3, 0.5 and none."""
+    logits = torch.tensor([1.0, 3.0, 0.5, 0.0], device=device).log().clamp(min=-100)
+    edges = torch.tensor([[0.0, 0.5, 1.0]] * 2, device=device)
+    grey = torch.zeros(3, 4, device=device)
+    out = render_loss(logits, grey, edges, edges, torch.zeros(2, 3, device=device), None, 0.0, 0.5)
+    assert out.terms[2].item() == pytest.approx(0.5 * (math.log(3) + math.log(19) + math.log(1.5)) / 4, rel=1e-5)
+
+
+def test_wrong_tensors_are_named(device):
+    inputs = random_inputs(4, 3, device)
+    with pytest.raises(TensorError, match="evenly"):
+        render_loss(inputs[0][:-1], *inputs[1:])
+    with pytest.raises(TensorError, match="color_logits"):
+        render_loss(inputs[0], inputs[1][:2], *inputs[2:])
+    with pytest.raises(TensorError, match="t_edges"):
+        render_loss(*inputs[:3], inputs[3][:, :-1], *inputs[4:])
+    with pytest.raises(TensorError, match="background"):
+        render_loss(*inputs[:5], inputs[5][:2])

@@ -1,0 +1,120 @@
+"""Batches of a training: rays that belong to their colours, and the same ones after a pause."""
+
+import pytest
+import torch
+
+from msth_taichi.model.rays import camera_rays
+from msth_taichi.model.renderer import RadianceField
+from msth_taichi.sampling import make_sampler
+from msth_taichi.scene.frames import FrameStore
+from msth_taichi.training.batches import AHEAD, Batch, Batches
+from tests.comparison import assert_close
+from tests.settings import changed
+
+COUNT = 24
+
+
+@pytest.fixture
+def make_batches(tiny_scene, tiny_config, device):
+    """make_batches("rays.background=random") -> Batches, and their generator, of frames whose colours say where they
+    come from: image, row and column, and opacity if there are four channels."""
+
+    def make(*settings: str, channels: int = 3, seed: int = 5) -> tuple[Batches, torch.Generator]:
+        config = changed(tiny_config, f"training.rays_per_step={COUNT}", *settings)
+        images, cameras = tiny_scene.images("train"), tiny_scene.cameras.to(device)
+        shape = (len(images), cameras.height, cameras.width)
+        colors = torch.stack(torch.meshgrid(*(torch.arange(n) for n in shape), indexing="ij"), dim=-1)
+        opacity = (colors.sum(-1, keepdim=True) % 2) * 255
+        frames = torch.cat([colors, opacity], dim=-1)[..., :channels].to(torch.uint8).contiguous().to(device)
+        store = FrameStore(frames, device)
+        generator = torch.Generator(device).manual_seed(seed)
+        sampler = make_sampler(tiny_scene, store, config.sampler, device, generator)
+        model = RadianceField(config, 1.0).to(device)
+        return Batches(model, config, cameras, images, store, sampler, generator), generator
+
+    return make
+
+
+def tensors(batch: Batch) -> list[torch.Tensor]:
+    rays = batch.rays
+    values = [
+        rays.origins,
+        rays.directions,
+        rays.times,
+        rays.near,
+        rays.far,
+        rays.harmonics,
+        batch.target,
+        batch.jitter,
+    ]
+    return [*values, *([] if batch.background is None else [batch.background])]
+
+
+@pytest.mark.parametrize("sampler", ["uniform", "static_dynamic"])
+def test_rays_look_at_their_colours(make_batches, tiny_scene, device, sampler):
+    batches, _ = make_batches(f"sampler.kind={sampler}")
+    images, cameras = tiny_scene.images("train"), tiny_scene.cameras.to(device)
+    seen = set()
+    for step in range(AHEAD + 2):
+        batch = batches.at(step)
+        assert len(batch.rays) == COUNT and batch.target.shape == (COUNT, 3)
+        image, row, column = (batch.target * 255).round().long().T
+        seen |= set(image.tolist())
+        camera, times = images.camera.to(device)[image], images.time.to(device)[image]
+        expected = camera_rays(cameras, camera, row, column, times, batch.rays.near[0].item(), 1.0)
+        assert torch.equal(batch.rays.times, times)
+        assert_close(batch.rays.origins, expected.origins, 1e-6)
+        assert_close(batch.rays.directions, expected.directions, 1e-6)
+        assert_close(batch.rays.harmonics, expected.harmonics, 1e-6)
+        assert batch.jitter.shape == (2, COUNT)
+        assert (batch.jitter >= 0).all() and (batch.jitter < 1).all()
+        assert all(x.is_contiguous() for x in tensors(batch) if x is not batch.rays.harmonics)
+    assert seen == set(range(len(images)))
+
+
+def test_every_step_has_its_own(make_batches):
+    batches, _ = make_batches("rays.background=random")
+    drawn = [tensors(batches.at(step)) for step in range(2 * AHEAD + 1)]
+    for index in (1, 6, 7, 8):  # directions, colours, jitter, background
+        assert len({tuple(values[index].flatten().tolist()) for values in drawn}) == len(drawn)
+
+
+def test_a_step_asked_for_again_is_the_same(make_batches):
+    batches, _ = make_batches()
+    assert batches.at(3) is batches.at(3)
+
+
+@pytest.mark.parametrize("stop", [0, 1, AHEAD - 1, AHEAD, AHEAD + 5, 2 * AHEAD])
+def test_a_resumed_training_gets_the_same_batches(make_batches, stop):
+    """`stop` steps done, the generator's state saved, and restored in another process."""
+    first, _ = make_batches("sampler.kind=static_dynamic", "rays.background=random")
+    for step in range(stop):
+        first.at(step)
+    state = first.random_state(stop).clone()
+    second, generator = make_batches("sampler.kind=static_dynamic", "rays.background=random", seed=99)
+    generator.set_state(state)
+    assert torch.equal(second.random_state(stop), state)
+    for step in range(stop, stop + AHEAD + 2):
+        for a, b in zip(tensors(first.at(step)), tensors(second.at(step)), strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(("kind", "value"), [("last_sample", None), ("black", 0.0), ("white", 1.0), ("random", None)])
+def test_background(make_batches, kind, value):
+    batch = make_batches(f"rays.background={kind}")[0].at(0)
+    if kind == "last_sample":
+        assert batch.background is None
+    elif value is None:
+        assert batch.background.std() > 0.1 and (batch.background >= 0).all() and (batch.background < 1).all()
+    else:
+        assert (batch.background == value).all()
+
+
+@pytest.mark.parametrize("kind", ["white", "random"])
+def test_transparent_pixels_show_their_rays_background(make_batches, kind):
+    batch = make_batches(f"rays.background={kind}", channels=4)[0].at(0)
+    assert batch.target.shape == (COUNT, 3)
+    clear = (batch.target == batch.background).all(1)
+    assert 0 < clear.sum() < COUNT
+    image, row, column = (batch.target[~clear] * 255).round().long().T
+    assert ((image + row + column) % 2 == 1).all(), "the others are opaque"
