@@ -28,8 +28,10 @@ def run_demo(output: Path, *, steps: int | None = None, arch: str = "auto", over
         yield f"stopped at step {run.step}; continue with: msth train demo --output {output} --resume"
         return
     scene = load_scene("demo", run.config.data)
-    yield from evaluation_lines(evaluate(run, scene))
-    video = write_comparison(run, scene, output / "renders" / "comparison.mp4")
+    renders = {}
+    result = evaluate(run, scene, on_render=lambda camera, time, image: renders.update({(camera, time): image}))
+    yield from evaluation_lines(result)
+    video = write_comparison(run, scene, output / "renders" / "comparison.mp4", renders)
     yield f"video    {video}  (ground truth, render, mask, depth)"
     yield f"run      {output}"
     yield f"took {(time.monotonic() - start) / 60:.1f} minutes"

@@ -17,6 +17,8 @@ from msth_taichi.rendering.writers import mosaic, save_image, write_video
 from msth_taichi.scene.scene import Scene
 from msth_taichi.training.run import Run
 
+Renders = Mapping[tuple[int, float], Mapping[str, torch.Tensor]]
+
 _PANEL_HEIGHT = 216  # pixels; smaller images are enlarged by a whole factor
 _BACKGROUND = {"white": 1.0, "random": 0.5}  # as RadianceField.background; black for the others
 
@@ -53,13 +55,16 @@ def comparison_panels(
     return panels | {"mask": as_array(image["mask"]), "depth": depth_picture(image, limits)}
 
 
-def write_comparison(run: Run, scene: Scene, output: Path, progress: bool = True) -> Path:
+def write_comparison(
+    run: Run, scene: Scene, output: Path, renders: Renders | None = None, progress: bool = True
+) -> Path:
     """Show the first held-out camera through its frames; the middle frame is saved as .png beside the video.
 
     Args:
         run: a trained run.
         scene: the same scene with frames.
         output: ends in .mp4.
+        renders: what was rendered before, by camera and time; the rest is rendered now.
         progress: show a bar.
     Returns:
         `output`.
@@ -72,7 +77,8 @@ def write_comparison(run: Run, scene: Scene, output: Path, progress: bool = True
         limits = None
         bar = tqdm(images.read(), total=len(images), desc="comparison", disable=None if progress else True, leave=False)
         for row, frame in enumerate(bar):
-            image = render_image(run.model, scene.cameras, int(images.camera[row]), float(images.time[row]))
+            key = int(images.camera[row]), float(images.time[row])
+            image = (renders or {}).get(key) or render_image(run.model, scene.cameras, *key)
             limits = limits or depth_range(image)
             target = target_image(frame, run.config.rays.background).to(image["rgb"])
             panels = comparison_panels(image, target, limits)

@@ -7,6 +7,7 @@ Letters: H, W image size; M points.
 """
 
 import platform
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def evaluate(
     split: str | None = None,
     every: int | None = None,
     progress: bool = True,
+    on_render: Callable[[int, float, dict[str, torch.Tensor]], None] | None = None,
 ) -> dict[str, Any]:
     """Render the views of a split, compare them with their frames, and save the result in the run folder.
 
@@ -56,6 +58,7 @@ def evaluate(
         every: every n-th frame of each static camera, or every n-th image in the order of time where the
             cameras move; default: the run's `evaluation.every`.
         progress: show a bar.
+        on_render: called with camera, time and `render_image`'s result for each frame that is compared.
     Raises:
         DataError: no such split, or an unreadable frame.
 
@@ -85,6 +88,8 @@ def evaluate(
     for row, frame in enumerate(bar):
         camera, time = int(chosen.camera[row]), float(chosen.time[row])
         output = render_image(run.model, scene.cameras, camera, time)
+        if on_render:
+            on_render(camera, time, output)
         target = target_image(frame, run.config.rays.background).to(output["rgb"])
         name = scene.cameras.names[camera]
         view = name if scene.static_cameras else split
