@@ -7,6 +7,7 @@ GPU by CUDA_VISIBLE_DEVICES before the process starts.
 import contextlib
 import io
 import os
+import warnings
 from typing import Literal
 
 import taichi as ti
@@ -47,6 +48,8 @@ def init(arch: Arch = "auto", threads: int = 0, debug: bool = False) -> torch.de
         torch.set_num_threads(threads)
     if wanted.type == "cuda":
         torch.zeros(1, device=wanted)  # torch creates the primary context that Taichi then joins
+        # the thread of backward passes joins it with its first matrix product, and torch would warn of that
+        warnings.filterwarnings("ignore", message="Attempting to run cuBLAS, but there was no current CUDA context")
     with contextlib.redirect_stdout(io.StringIO()):  # ti.init prints a line that no option turns off
         ti.init(
             arch=ti.cuda if wanted.type == "cuda" else ti.cpu,

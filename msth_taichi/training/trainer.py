@@ -203,6 +203,7 @@ class Trainer:
         optimizer.mask_weights = dict.fromkeys(masked_fields(self.model, loss), loss.mask)
         return optimizer
 
+    @torch.no_grad()
     def _mask_term(self) -> float:
         """The mask loss of masks that the optimiser moves: read for the log alone."""
         masks = [
