@@ -15,7 +15,7 @@ import torch
 
 from msth_taichi.kernels.cells import TAICHI_DTYPE, real_of
 from msth_taichi.kernels.launch import launchers
-from msth_taichi.kernels.render_loss import logit_functions
+from msth_taichi.kernels.logits import logit_functions
 from msth_taichi.thresholds import INTERLEVEL_EPSILON
 
 

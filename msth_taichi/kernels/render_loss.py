@@ -14,42 +14,8 @@ import torch
 
 from msth_taichi.kernels.cells import TAICHI_DTYPE, real_of
 from msth_taichi.kernels.launch import launchers
-from msth_taichi.thresholds import MAX_GRADIENT_LOGIT, MAX_LOGIT, OPAQUE
-
-
-@cache
-def logit_functions(real) -> SimpleNamespace:
-    """Device functions for the logits of a bin."""
-
-    @ti.func
-    def density(logit):
-        return ti.exp(ti.min(logit, real(MAX_LOGIT)))
-
-    @ti.func
-    def density_slope(logit):
-        return ti.exp(ti.min(ti.max(logit, real(-MAX_GRADIENT_LOGIT)), real(MAX_GRADIENT_LOGIT)))
-
-    @ti.func
-    def sigmoid(logit):
-        return 1 / (1 + ti.exp(-logit))
-
-    @ti.func
-    def absorbed(tau):
-        # 1 - exp(-tau) without its cancellation in thin bins; Taichi has no expm1
-        half = ti.tanh(0.5 * tau)
-        return 2 * half / (1 + half)
-
-    @ti.func
-    def optical_depth(logit, width):
-        return ti.min(density(logit) * width, real(OPAQUE))
-
-    return SimpleNamespace(
-        optical_depth=optical_depth,
-        density=density,
-        density_slope=density_slope,
-        sigmoid=sigmoid,
-        absorbed=absorbed,
-    )
+from msth_taichi.kernels.logits import logit_functions
+from msth_taichi.thresholds import OPAQUE
 
 
 @cache

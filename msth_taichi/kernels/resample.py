@@ -8,7 +8,7 @@ import torch
 
 from msth_taichi.kernels.cells import TAICHI_DTYPE
 from msth_taichi.kernels.launch import launchers
-from msth_taichi.kernels.render_loss import logit_functions
+from msth_taichi.kernels.logits import logit_functions
 from msth_taichi.kernels.spacing import spacing_functions
 
 # a histogram of less mass is filled up to this evenly: a ray without weights is sampled everywhere
