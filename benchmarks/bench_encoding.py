@@ -3,8 +3,9 @@
     python benchmarks/bench_encoding.py             # the plenoptic field, 2^14 to 2^22 samples; needs a GPU
     python benchmarks/bench_encoding.py --small     # the demo's field, 2^12 to 2^16 samples
 
-Samples come in rays of 48. They lie across the whole cube ("spread"), as before a training knows where surfaces are,
-or within a hundredth of it ("surface"), as afterwards. Counts are powers of two, rounded down to whole rays.
+Samples come in rays of 48. They lie across the whole cube ("spread"), so that no two share a cell; along the rays of
+cameras around a scene ("camera"), as before a training knows where surfaces are; or within a hundredth of the cube
+("surface"), as afterwards. Counts are powers of two, rounded down to whole rays.
 
 Letters: N rays, M samples, D axes, L levels, F features, E table entries.
 """
@@ -21,14 +22,18 @@ from common import Result, Row, measure
 from options import arguments
 from rates import Rates, Work, measure_rates
 
-from msth_taichi.config import load_preset
+from msth_taichi.config import RayConfig, load_preset
 from msth_taichi.grids import GridSpec
-from msth_taichi.kernels.cells import BLOCK, Sums, as_words, level_constants
+from msth_taichi.kernels.cells import BLOCK, BLOCK_APART, Sums, as_words, level_constants
 from msth_taichi.kernels.hash_grid import hash_grid_kernels
 from msth_taichi.model.encoding import MaskedEncoding
+from msth_taichi.model.rays import camera_rays
+from msth_taichi.ops.sample_positions import sample_positions
+from msth_taichi.ops.stratified import stratified_samples
 from msth_taichi.reference.hash_grid import corner_slots
 from msth_taichi.reference.hash_grid import hash_grid as reference_hash_grid
 from msth_taichi.reference.masked_encoding import masked_encoding as reference_masked_encoding
+from msth_taichi.scene.scene import load_scene
 from msth_taichi.thresholds import FIXED_LIMIT
 
 NAME = "encoding"
@@ -47,11 +52,13 @@ SATURATED_SHARE = 0.95
 BLOCKS = 16  # of the mask per axis: what is saturated comes in cubes of this many to an edge
 
 TARGET = 2**20
-"""The count whose rows come first in the page."""
+"""The count whose rows come first in the page, and the only one with samples along the rays of cameras."""
 
-Kind = Literal["spread", "surface"]
+CAMERAS = "synthetic:cameras=19,test_cameras=1,frames=1,width=1352,height=1014"
+
+Kind = Literal["spread", "camera", "surface"]
 Gradients = Literal["all", "a fifth"]
-KINDS: tuple[Kind, ...] = ("spread", "surface")
+KINDS: tuple[Kind, ...] = ("spread", "camera", "surface")
 GRADIENTS: tuple[Gradients, ...] = ("all", "a fifth")
 MASKS = ("initial", "saturated")
 
@@ -147,7 +154,8 @@ class Batch:
 def make_batch(kind: Kind, count: int, outputs: int, device: torch.device) -> Batch:
     """A batch of `count` samples in whole rays; the same for the same arguments.
 
-    Spread rays go from one face of the cube to the opposite one; those near a surface are short, and anywhere.
+    Spread rays go from one face of the cube to the opposite one; those near a surface are short, and anywhere; those of
+    cameras go through random pixels of the built-in scene's, with samples where a proposal gets its own.
     """
     generator = torch.Generator(device).manual_seed(count)
 
@@ -166,12 +174,25 @@ def make_batch(kind: Kind, count: int, outputs: int, device: torch.device) -> Ba
         end = start + towards
     along = (torch.arange(SAMPLES, device=device) + uniform(rays, 1)) / SAMPLES
     positions = torch.lerp(start[:, None], end[:, None], along[..., None]).clamp(0, 1)
+    if kind == "camera":
+        positions = camera_positions(uniform, rays, device)
     first = (uniform(rays, 1) * (SAMPLES - KEPT)).round()
     behind = torch.arange(SAMPLES, device=device) - first
     kept = (behind >= 0) & (behind < KEPT)
     gradient = torch.randn(outputs, count, generator=generator, device=device)
     gradient = gradient.sign() * gradient.abs().clamp(min=1e-2)
     return Batch(kind, positions.reshape(-1, 3).contiguous(), uniform(rays), gradient, kept.flatten())
+
+
+def camera_positions(uniform: Callable[..., torch.Tensor], count: int, device: torch.device) -> torch.Tensor:
+    """(N, 48, 3) grid positions along `count` rays of cameras around a scene, stratified."""
+    cameras, bounds = load_scene(CAMERAS).cameras.to(device), RayConfig()
+    camera, row, column = (
+        (uniform(count) * size).long() for size in (len(cameras), cameras.height, cameras.width)
+    )  # fmt: skip
+    rays = camera_rays(cameras, camera, row, column, uniform(count), bounds.near, bounds.far)
+    _, t_edges = stratified_samples(rays.near, rays.far, SAMPLES, bounds.spacing, bounds.middle, uniform(count))
+    return sample_positions(rays.origins, rays.directions, t_edges).view(count, SAMPLES, 3)
 
 
 def count_visits(points: torch.Tensor, spec: GridSpec, kept: torch.Tensor) -> Visits:
@@ -225,6 +246,11 @@ class Context:
     def cpu(self) -> bool:
         return self.device.type == "cpu"
 
+    def hash_grid(self, spec: GridSpec, dtype: torch.dtype, sums: Sums):
+        """Kernels of one grid, as its operator takes them."""
+        gpu = self.device.type == "cuda"
+        return hash_grid_kernels(spec.axes, spec.features, dtype, sums, BLOCK_APART if gpu else BLOCK, gpu)
+
     def row(
         self, labels: Row, function: Callable[[], Any], work: Work, sums: Sums = "fixed", before: Any = None
     ) -> Row:
@@ -248,6 +274,8 @@ def measure_all(device: torch.device, sizes: Sizes, rates: Rates | None = None) 
     bench = Context(device, sizes, rates, encoding, masks)
     rows = []
     for kind, count in itertools.product(KINDS, sizes.counts):
+        if kind == "camera" and count != min(TARGET, sizes.counts[-1]):
+            continue
         batch = make_batch(kind, whole_rays(count), encoding.num_outputs, device)
         for name, logits in masks.items():
             encoding.mask_logits.data.copy_(logits)
@@ -282,8 +310,7 @@ def _grid_forward(bench: Context, batch: Batch, dtype: torch.dtype, spec: GridSp
     copy = table.to(dtype)
     out = torch.empty(spec.num_outputs, len(batch), dtype=dtype, device=bench.device)
     constants = level_constants(spec, bench.device, torch.float32)
-    # blocks are for a CPU, where a thread takes one after another
-    kernels = hash_grid_kernels(spec.axes, spec.features, dtype, "atomic", BLOCK if bench.cpu else 1)
+    kernels = bench.hash_grid(spec, dtype, "atomic")
     visits = batch.visits(spec)
     work = Work(points.nbytes + out.nbytes + visits.entries * spec.features * dtype.itemsize, visits.corners)
     row = bench.row(
@@ -315,7 +342,7 @@ def _grid_gradient(
     )
     units = FIXED_LIMIT / incoming.float().view(spec.levels, -1).abs().sum(1)
     constants = level_constants(spec, bench.device, torch.float32)
-    kernels = hash_grid_kernels(spec.axes, spec.features, dtype, sums, BLOCK if bench.cpu else 1)
+    kernels = bench.hash_grid(spec, dtype, sums)
     row = bench.row(
         _labels(f"{spec.axes}D table gradient", batch, dtype, gradients=gradients, sums=sums),
         lambda: kernels.backward_table(points, *constants, incoming, total, units),
@@ -467,7 +494,7 @@ def page(result: Result) -> str:
         "",
         *_target_table([row for row in rows if row["samples"] == target]),
     ]
-    for dtype, kind in itertools.product(dict.fromkeys(row["dtype"] for row in rows), KINDS):
+    for dtype, kind in itertools.product(dict.fromkeys(row["dtype"] for row in rows), ("spread", "surface")):
         chosen = [row for row in rows if row["dtype"] == dtype and row["positions"] == kind]
         lines += ["", f"## Every count: {dtype}, {kind}", "", *_count_table(chosen, counts)]
     compared = [row for row in rows if "reference_ms" in row]

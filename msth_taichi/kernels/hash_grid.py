@@ -1,7 +1,6 @@
 """N-D multi-resolution hash grid: lookup, and its gradients to the table and to positions.
 
-Levels are the outer loop, so that a level's table stays in the cache; on a GPU one thread takes one sample at one
-level. Outputs are feature-major, so that neighbouring threads write neighbouring addresses.
+Levels are the outer loop, so that a level's table stays in the cache; a thread takes several samples of one. Outputs are feature-major, so that neighbouring threads write neighbouring addresses.
 """
 
 from functools import cache
@@ -12,7 +11,7 @@ import torch
 
 from msth_taichi.kernels.cells import (
     GRAIN,
-    LOOKUP_THREADS,
+    LANES,
     RUN,
     TAICHI_DTYPE,
     Sums,
@@ -26,15 +25,15 @@ from msth_taichi.kernels.launch import launchers
 
 @cache
 def hash_grid_kernels(
-    axes: int, features: int, dtype: torch.dtype, sums: Sums, block: int, lanes: int = 1
+    axes: int, features: int, dtype: torch.dtype, sums: Sums, block: int, gpu: bool = False
 ) -> SimpleNamespace:
     """Kernels for tables of `dtype`; see `msth_taichi.ops.hash_grid` for what they compute.
 
-    `block` is the number of samples that one thread of the forward kernel takes at a level, `lanes` the number of
-    GPU threads that share the samples of a scatter.
+    `block` is the number of samples that one thread of the forward kernel takes at a level, far apart on a GPU.
     """
     real = real_of(dtype)
     stored = TAICHI_DTYPE[dtype]
+    lanes = LANES if gpu else 1
     grid = cell_functions(axes, features, dtype, False, sums, lanes)
     real_matrix = ti.types.ndarray(dtype=real, ndim=2)
     stored_matrix = ti.types.ndarray(dtype=stored, ndim=2)
@@ -46,10 +45,12 @@ def hash_grid_kernels(
         return ti.cast(1.0, real)
 
     @ti.func
-    def encode(level, sample, positions: ti.template(), table: ti.template(), scales: ti.template(),
-               integers: ti.template(), out: ti.template()):  # fmt: skip
-        x = grid.load_point(positions, positions, sample, 1)
-        value = grid.interpolate(x, table, scales, integers, level)
+    def parts(positions: ti.template()):
+        """Threads that share the samples of a level."""
+        return (positions.shape[0] + block - 1) // block
+
+    @ti.func
+    def write(level, sample, value, out: ti.template()):
         for f in ti.static(range(features)):
             out[level * features + f, sample] = ti.cast(value[f], stored)
 
@@ -61,14 +62,25 @@ def hash_grid_kernels(
         integers: level_rows,  # (L, 3 + D)
         out: stored_matrix,  # (L*F, M)
     ):
-        if ti.static(block == 1):
-            ti.loop_config(block_dim=LOOKUP_THREADS)
-            for level, sample in ti.ndrange(scales.shape[0], positions.shape[0]):
-                encode(level, sample, positions, table, scales, integers, out)
-        else:
-            for level, part in ti.ndrange(scales.shape[0], (positions.shape[0] + block - 1) // block):
+        for level, part in ti.ndrange(scales.shape[0], parts(positions)):
+            constants = grid.read_level(scales, integers, level)
+            if ti.static(gpu):
+                # all lookups before the first write, so that they are under way together
+                values = ti.Matrix.zero(real, block, features)
+                for k in ti.static(range(block)):
+                    sample = ti.min(part + k * parts(positions), positions.shape[0] - 1)
+                    x = grid.load_point(positions, positions, sample, 1)
+                    value = grid.interpolate(x, table, constants)
+                    for f in ti.static(range(features)):
+                        values[k, f] = value[f]
+                for k in ti.static(range(block)):
+                    sample = part + k * parts(positions)
+                    if sample < positions.shape[0]:
+                        write(level, sample, values[k, :], out)
+            else:
                 for sample in range(part * block, ti.min((part + 1) * block, positions.shape[0])):
-                    encode(level, sample, positions, table, scales, integers, out)
+                    x = grid.load_point(positions, positions, sample, 1)
+                    write(level, sample, grid.interpolate(x, table, constants), out)
 
     @ti.kernel
     def backward_table(
@@ -82,15 +94,16 @@ def hash_grid_kernels(
         if ti.static(sums == "serial"):
             for item in range(scales.shape[0] * GRAIN):  # a thread owns its levels
                 if item % GRAIN == 0:
+                    level = item // GRAIN
                     grid.scatter_span(
-                        item // GRAIN, 0, item // GRAIN, 0, positions.shape[0], 1, positions, positions,
-                        whole_share, positions, scales, integers, out_gradient, table_sums, 0.0,
+                        level * features, grid.read_level(scales, integers, level), 0, 0, positions.shape[0], 1,
+                        positions, positions, whole_share, positions, out_gradient, table_sums, 0.0,
                     )  # fmt: skip
         else:
             for level, item in ti.ndrange(scales.shape[0], lanes * ((positions.shape[0] + RUN - 1) // RUN)):
                 grid.scatter_span(
-                    level, item % lanes, level, item // lanes * RUN, RUN, 1, positions, positions,
-                    whole_share, positions, scales, integers, out_gradient, table_sums, sum_scales[level],
+                    level * features, grid.read_level(scales, integers, level), item % lanes, item // lanes * RUN,
+                    RUN, 1, positions, positions, whole_share, positions, out_gradient, table_sums, sum_scales[level],
                 )  # fmt: skip
 
     @ti.kernel
@@ -109,7 +122,7 @@ def hash_grid_kernels(
                 gradient = grid.value(0)
                 for f in ti.static(range(features)):
                     gradient[f] = ti.cast(out_gradient[level * features + f, sample], real)
-                total += grid.position_gradient(x, gradient, table, scales, integers, level)
+                total += grid.position_gradient(x, gradient, table, grid.read_level(scales, integers, level))
             for d in ti.static(range(axes)):
                 position_gradient[sample, d] = total[d]
 

@@ -22,7 +22,7 @@ def mask_functions(dtype: torch.dtype, sums: Sums = "atomic") -> SimpleNamespace
 
     @ti.func
     def mask_at(x, logits: ti.template(), scales: ti.template(), integers: ti.template()):
-        value = grid.interpolate(x, logits, scales, integers, 0)
+        value = grid.interpolate(x, logits, grid.read_level(scales, integers, 0))
         mask = 1 / (1 + ti.exp(-value[0]))
         mask = ti.select(mask < real(SATURATED), ti.cast(0, real), mask)
         return ti.select(mask > real(1 - SATURATED), ti.cast(1, real), mask)
@@ -30,10 +30,10 @@ def mask_functions(dtype: torch.dtype, sums: Sums = "atomic") -> SimpleNamespace
     @ti.func
     def scatter_mask(x, logit_gradient, scales: ti.template(), integers: ti.template(), mask_sums: ti.template()):
         if logit_gradient != 0 and grid.is_inside(x):
-            cell, fraction = grid.locate(x, scales, 0)
-            offset, last, dense, factors = grid.read_level(integers, 0)
+            level = grid.read_level(scales, integers, 0)
+            cell, fraction = grid.locate(x, level)
             for corner in ti.static(range(grid.corners)):
-                entry = grid.slot(cell, corner, offset, last, dense, factors)
+                entry = grid.slot(cell, corner, level)
                 value = grid.corner_weight(fraction, corner) * logit_gradient
                 if ti.static(sums == "fixed"):
                     units = ti.cast(ti.floor(value * real(MASK_UNITS) + 0.5), ti.i64)
@@ -48,7 +48,7 @@ def mask_functions(dtype: torch.dtype, sums: Sums = "atomic") -> SimpleNamespace
     def mask_position_gradient(
         x, logit_gradient, logits: ti.template(), scales: ti.template(), integers: ti.template()
     ):
-        return grid.position_gradient(x, grid.value(logit_gradient), logits, scales, integers, 0)
+        return grid.position_gradient(x, grid.value(logit_gradient), logits, grid.read_level(scales, integers, 0))
 
     return SimpleNamespace(
         load_point=grid.load_point,

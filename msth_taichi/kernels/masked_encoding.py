@@ -1,6 +1,6 @@
 """The masked space-time encoding in one launch: mask, 3D table, 4D table and their blend; and its adjoint.
 
-Two GPU kernels forward: one thread per sample for the mask, then one per (level, sample) for both tables.
+Two GPU kernels forward: one thread per sample for the mask, then one per level and four samples for both tables.
 Where the mask is saturated, the table without a share is not touched. What the mask's gradient needs of the
 tables, d(features)/dm, is written forward: reading it back costs a fiftieth of looking both tables up again.
 """
@@ -13,7 +13,7 @@ import torch
 
 from msth_taichi.kernels.cells import (
     GRAIN,
-    LOOKUP_THREADS,
+    LANES,
     RUN,
     TAICHI_DTYPE,
     Sums,
@@ -64,24 +64,23 @@ def blend_functions(
         return (scales.shape[0] - 1) // 2
 
     @ti.func
-    def static_row(level):
-        """Row of a level in the constants: the mask's comes first, then the static grid's, then the dynamic one's."""
-        return 1 + level
+    def static_level(scales: ti.template(), integers: ti.template(), level):
+        """Constants of a level: the mask's row comes first, then those of the static grid, then of the dynamic one."""
+        return space.read_level(scales, integers, 1 + level)
 
     @ti.func
-    def dynamic_row(scales: ti.template(), level):
-        return 1 + levels(scales) + level
+    def dynamic_level(scales: ti.template(), integers: ti.template(), level):
+        return spacetime.read_level(scales, integers, 1 + levels(scales) + level)
 
     @ti.func
-    def lookup(x, t, m, static_table: ti.template(), dynamic_table: ti.template(),
-               scales: ti.template(), integers: ti.template(), level):  # fmt: skip
-        """Blended features at one level, and their derivative to the mask."""
+    def lookup(x, t, m, static_table: ti.template(), dynamic_table: ti.template(), in_space, in_spacetime):
+        """Blended features at one level of both grids, and their derivative to the mask."""
         static = space.value(0)
         if ti.static(skips and blend == "mst"):
             if m > 0:
-                static = space.interpolate(x, static_table, scales, integers, static_row(level))
+                static = space.interpolate(x, static_table, in_space)
         else:
-            static = space.interpolate(x, static_table, scales, integers, static_row(level))
+            static = space.interpolate(x, static_table, in_space)
         value = static_share(m) * static
         change = static * 0
         if ti.static(has_dynamic):
@@ -89,9 +88,9 @@ def blend_functions(
             dynamic = spacetime.value(0)
             if ti.static(skips and has_slope):
                 if m < 1:
-                    dynamic = spacetime.interpolate(xt, dynamic_table, scales, integers, dynamic_row(scales, level))
+                    dynamic = spacetime.interpolate(xt, dynamic_table, in_spacetime)
             else:
-                dynamic = spacetime.interpolate(xt, dynamic_table, scales, integers, dynamic_row(scales, level))
+                dynamic = spacetime.interpolate(xt, dynamic_table, in_spacetime)
             value += dynamic_share(m) * dynamic
             change = -dynamic
             if ti.static(blend == "mst"):
@@ -107,23 +106,24 @@ def blend_functions(
         static_share=static_share,
         dynamic_share=dynamic_share,
         levels=levels,
-        static_row=static_row,
-        dynamic_row=dynamic_row,
+        static_level=static_level,
+        dynamic_level=dynamic_level,
         lookup=lookup,
     )
 
 
 @cache
 def masked_encoding_kernels(
-    features: int, dtype: torch.dtype, blend: str, sums: Sums, block: int, contraction: str = "none", lanes: int = 1
+    features: int, dtype: torch.dtype, blend: str, sums: Sums, block: int, contraction: str = "none", gpu: bool = False
 ) -> SimpleNamespace:
     """Kernels for tables of `dtype` and one blend; see `msth_taichi.ops.masked_encoding`.
 
-    `block` is the number of samples that one thread of the forward kernel takes at a level, `lanes` the number of
-    GPU threads that share the samples of a scatter, `contraction` that of `forward_along`.
+    `block` is the number of samples that one thread of the forward kernel takes at a level, far apart on a GPU;
+    `contraction` is that of `forward_along`.
     """
     real = real_of(dtype)
     stored = TAICHI_DTYPE[dtype]
+    lanes = LANES if gpu else 1
     fields = blend_functions(features, dtype, blend, sums, lanes)
     space, spacetime, masks = fields.space, fields.spacetime, fields.masks
     scene = contract_functions(real, contraction)
@@ -146,17 +146,54 @@ def masked_encoding_kernels(
         return fields.dynamic_share(mask[sample])
 
     @ti.func
-    def encode(level, sample, positions: ti.template(), times: ti.template(), static_table: ti.template(),
-               dynamic_table: ti.template(), scales: ti.template(), integers: ti.template(), out: ti.template(),
-               mask: ti.template(), slope: ti.template()):  # fmt: skip
-        x = space.load_point(positions, times, sample, 1)
-        t = times[sample // (positions.shape[0] // times.shape[0])]
-        value, change = fields.lookup(x, t, mask[sample], static_table, dynamic_table, scales, integers, level)
+    def parts(positions: ti.template()):
+        """Threads that share the samples of a level."""
+        return (positions.shape[0] + block - 1) // block
+
+    @ti.func
+    def write(level, sample, value, change, out: ti.template(), slope: ti.template()):
         for f in ti.static(range(features)):
             out[level * features + f, sample] = ti.cast(value[f], stored)
             if ti.static(fields.has_slope):
                 if slope.shape[1] > 0:
                     slope[level * features + f, sample] = ti.cast(change[f], stored)
+
+    @ti.func
+    def at(sample, positions: ti.template(), times: ti.template(), mask: ti.template(), static_table: ti.template(),
+           dynamic_table: ti.template(), in_space, in_spacetime):  # fmt: skip
+        """`lookup` of one sample."""
+        x = space.load_point(positions, times, sample, 1)
+        t = times[sample // (positions.shape[0] // times.shape[0])]
+        return fields.lookup(x, t, mask[sample], static_table, dynamic_table, in_space, in_spacetime)
+
+    @ti.func
+    def encode(level, part, positions: ti.template(), times: ti.template(), static_table: ti.template(),
+               dynamic_table: ti.template(), scales: ti.template(), integers: ti.template(), out: ti.template(),
+               mask: ti.template(), slope: ti.template()):  # fmt: skip
+        """A thread's samples at one level."""
+        in_space = fields.static_level(scales, integers, level)
+        in_spacetime = fields.dynamic_level(scales, integers, level)
+        if ti.static(gpu):
+            # all lookups before the first write, so that they are under way together
+            values = ti.Matrix.zero(real, block, features)
+            changes = ti.Matrix.zero(real, block, features)
+            for k in ti.static(range(block)):
+                sample = ti.min(part + k * parts(positions), positions.shape[0] - 1)
+                value, change = at(sample, positions, times, mask, static_table, dynamic_table, in_space, in_spacetime)
+                for f in ti.static(range(features)):
+                    values[k, f] = value[f]
+                    changes[k, f] = change[f]
+            for k in ti.static(range(block)):
+                sample = part + k * parts(positions)
+                if sample < positions.shape[0]:
+                    write(level, sample, values[k, :], changes[k, :], out, slope)
+        elif ti.static(block > 1):
+            for sample in range(part * block, ti.min((part + 1) * block, positions.shape[0])):
+                value, change = at(sample, positions, times, mask, static_table, dynamic_table, in_space, in_spacetime)
+                write(level, sample, value, change, out, slope)
+        else:
+            value, change = at(part, positions, times, mask, static_table, dynamic_table, in_space, in_spacetime)
+            write(level, part, value, change, out, slope)
 
     @ti.kernel
     def forward(
@@ -174,20 +211,10 @@ def masked_encoding_kernels(
         for sample in range(positions.shape[0]):
             x = space.load_point(positions, times, sample, 1)
             mask[sample] = masks.mask_at(x, mask_logits, scales, integers)
-        if ti.static(block == 1):
-            ti.loop_config(block_dim=LOOKUP_THREADS)
-            for level, sample in ti.ndrange(fields.levels(scales), positions.shape[0]):
-                encode(
-                    level, sample, positions, times, static_table, dynamic_table,
-                    scales, integers, out, mask, slope,
-                )  # fmt: skip
-        else:
-            for level, part in ti.ndrange(fields.levels(scales), (positions.shape[0] + block - 1) // block):
-                for sample in range(part * block, ti.min((part + 1) * block, positions.shape[0])):
-                    encode(
-                        level, sample, positions, times, static_table, dynamic_table,
-                        scales, integers, out, mask, slope,
-                    )  # fmt: skip
+        for level, part in ti.ndrange(fields.levels(scales), parts(positions)):
+            encode(
+                level, part, positions, times, static_table, dynamic_table, scales, integers, out, mask, slope
+            )  # fmt: skip
 
     @ti.kernel
     def forward_along(
@@ -212,20 +239,10 @@ def masked_encoding_kernels(
             for d in ti.static(range(3)):
                 positions[sample, d] = x[d]
             mask[sample] = masks.mask_at(x, mask_logits, scales, integers)
-        if ti.static(block == 1):
-            ti.loop_config(block_dim=LOOKUP_THREADS)
-            for level, sample in ti.ndrange(fields.levels(scales), positions.shape[0]):
-                encode(
-                    level, sample, positions, times, static_table, dynamic_table,
-                    scales, integers, out, mask, slope,
-                )  # fmt: skip
-        else:
-            for level, part in ti.ndrange(fields.levels(scales), (positions.shape[0] + block - 1) // block):
-                for sample in range(part * block, ti.min((part + 1) * block, positions.shape[0])):
-                    encode(
-                        level, sample, positions, times, static_table, dynamic_table,
-                        scales, integers, out, mask, slope,
-                    )  # fmt: skip
+        for level, part in ti.ndrange(fields.levels(scales), parts(positions)):
+            encode(
+                level, part, positions, times, static_table, dynamic_table, scales, integers, out, mask, slope
+            )  # fmt: skip
 
     @ti.func
     def gradient_of_logit(
@@ -274,28 +291,28 @@ def masked_encoding_kernels(
                             masks.scatter_mask(x, logit_gradient[sample], scales, integers, mask_sums)
                     elif task % 2 == 0:
                         space.scatter_span(
-                            task // 2, 0, fields.static_row(task // 2), 0, positions.shape[0], 1, positions, times,
-                            static_share_of, mask, scales, integers, out_gradient, static_sums, 0.0,
+                            task // 2 * features, fields.static_level(scales, integers, task // 2), 0, 0,
+                            positions.shape[0], 1, positions, times, static_share_of, mask, out_gradient,
+                            static_sums, 0.0,
                         )  # fmt: skip
                     elif ti.static(fields.has_dynamic):
                         spacetime.scatter_span(
-                            task // 2, 0, fields.dynamic_row(scales, task // 2), 0, positions.shape[0],
-                            positions.shape[0] // times.shape[0], positions, times, dynamic_share_of, mask,
-                            scales, integers, out_gradient, dynamic_sums, 0.0,
+                            task // 2 * features, fields.dynamic_level(scales, integers, task // 2), 0, 0,
+                            positions.shape[0], positions.shape[0] // times.shape[0], positions, times,
+                            dynamic_share_of, mask, out_gradient, dynamic_sums, 0.0,
                         )  # fmt: skip
         else:
             for level, item in ti.ndrange(fields.levels(scales), lanes * ((positions.shape[0] + RUN - 1) // RUN)):
                 space.scatter_span(
-                    level, item % lanes, fields.static_row(level), item // lanes * RUN, RUN, 1,
-                    positions, times, static_share_of, mask,
-                    scales, integers, out_gradient, static_sums, sum_scales[level],
+                    level * features, fields.static_level(scales, integers, level), item % lanes, item // lanes * RUN,
+                    RUN, 1, positions, times, static_share_of, mask, out_gradient, static_sums, sum_scales[level],
                 )  # fmt: skip
             if ti.static(fields.has_dynamic):
                 for level, item in ti.ndrange(fields.levels(scales), lanes * ((positions.shape[0] + RUN - 1) // RUN)):
                     spacetime.scatter_span(
-                        level, item % lanes, fields.dynamic_row(scales, level), item // lanes * RUN, RUN,
-                        positions.shape[0] // times.shape[0], positions, times, dynamic_share_of, mask,
-                        scales, integers, out_gradient, dynamic_sums, sum_scales[level],
+                        level * features, fields.dynamic_level(scales, integers, level), item % lanes,
+                        item // lanes * RUN, RUN, positions.shape[0] // times.shape[0], positions, times,
+                        dynamic_share_of, mask, out_gradient, dynamic_sums, sum_scales[level],
                     )  # fmt: skip
 
     @ti.kernel
@@ -320,12 +337,12 @@ def masked_encoding_kernels(
                 for f in ti.static(range(features)):
                     gradient[f] = ti.cast(out_gradient[level * features + f, sample], real)
                 total += static_share_of(mask, sample) * space.position_gradient(
-                    x, gradient, static_table, scales, integers, fields.static_row(level)
+                    x, gradient, static_table, fields.static_level(scales, integers, level)
                 )
                 if ti.static(fields.has_dynamic):
                     xt = spacetime.load_point(positions, times, sample, positions.shape[0] // times.shape[0])
                     change = spacetime.position_gradient(
-                        xt, gradient, dynamic_table, scales, integers, fields.dynamic_row(scales, level)
+                        xt, gradient, dynamic_table, fields.dynamic_level(scales, integers, level)
                     )
                     for d in ti.static(range(3)):
                         total[d] += dynamic_share_of(mask, sample) * change[d]

@@ -57,7 +57,10 @@ def proposal_density_kernels(
             m = fields.masks.mask_at(x, mask_logits, scales, integers)
             sums = layer(0)
             for level in range(fields.levels(scales)):
-                value, _ = fields.lookup(x, times[ray], m, static_table, dynamic_table, scales, integers, level)
+                value, _ = fields.lookup(
+                    x, times[ray], m, static_table, dynamic_table,
+                    fields.static_level(scales, integers, level), fields.dynamic_level(scales, integers, level),
+                )  # fmt: skip
                 for h in ti.static(range(hidden)):
                     for f in ti.static(range(features)):
                         sums[h] += hidden_weights[h, level * features + f] * value[f]

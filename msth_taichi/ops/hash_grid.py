@@ -7,16 +7,15 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from msth_taichi.grids import GridSpec
-from msth_taichi.kernels.cells import BLOCK, LANES, as_words, level_constants
+from msth_taichi.kernels.cells import BLOCK, BLOCK_APART, as_words, level_constants
 from msth_taichi.kernels.hash_grid import hash_grid_kernels
 from msth_taichi.ops.checks import FLOATS, check
 
 
 def _kernels(spec: GridSpec, table: torch.Tensor):
-    cpu = table.device.type == "cpu"
-    sums, block = ("serial", BLOCK) if cpu else ("atomic", 1)
-    lanes = 1 if cpu else LANES
-    return hash_grid_kernels(spec.axes, spec.features, table.dtype, sums, block, lanes)
+    gpu = table.device.type == "cuda"
+    sums, block = ("atomic", BLOCK_APART) if gpu else ("serial", BLOCK)
+    return hash_grid_kernels(spec.axes, spec.features, table.dtype, sums, block, gpu)
 
 
 class _HashGrid(torch.autograd.Function):

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from msth_taichi.errors import TensorError
 from msth_taichi.grids import GridSpec
-from msth_taichi.kernels.cells import BLOCK, LANES, as_words, joined_constants
+from msth_taichi.kernels.cells import BLOCK, BLOCK_APART, as_words, joined_constants
 from msth_taichi.kernels.masked_encoding import masked_encoding_kernels
 from msth_taichi.ops.checks import FLOATS, check
 from msth_taichi.ops.contract import check_contraction
@@ -48,11 +48,10 @@ class _Call(NamedTuple):
     box: float = 1.0
 
     def kernels(self, device: torch.device):
-        cpu = device.type == "cpu"
-        sums = "fixed" if self.sums is not None else "serial" if cpu else "atomic"
-        features, block = self.grids.static.features, BLOCK if cpu else 1
-        lanes = 1 if cpu else LANES
-        return masked_encoding_kernels(features, self.compute, self.blend, sums, block, self.kind, lanes)
+        gpu = device.type == "cuda"
+        sums = "fixed" if self.sums is not None else "atomic" if gpu else "serial"
+        features, block = self.grids.static.features, BLOCK_APART if gpu else BLOCK
+        return masked_encoding_kernels(features, self.compute, self.blend, sums, block, self.kind, gpu)
 
 
 class _MaskedEncoding(torch.autograd.Function):

@@ -129,7 +129,7 @@ def test_published_sizes_match_reference(device, spec):
 def test_hand_written_adjoint_equals_taichis(spec):
     positions, table = random_inputs(spec, 90, torch.device("cpu"), torch.float64)
     constants = level_constants(spec, positions.device, positions.dtype)
-    kernels = hash_grid_kernels(spec.axes, spec.features, torch.float64, "atomic", 1)
+    kernels = hash_grid_kernels(spec.axes, spec.features, torch.float64, "atomic", 1, gpu=True)
     out = torch.empty(spec.num_outputs, len(positions), dtype=torch.float64)
     out_gradient = torch.randn_like(out)
     expected = taichi_gradients(kernels.forward, (positions, table, *constants, out), {4: out_gradient}, (1, 0))
@@ -166,13 +166,13 @@ def test_fixed_point_sums_are_the_gradient(device, spec, dtype, count):
         assert_gradients_close(value, exact.grad, 1e-5)
 
 
-@pytest.mark.parametrize("block", [1, 64])
-def test_float16_tables_are_read_in_pairs(device, block):
+@pytest.mark.parametrize(("block", "gpu"), [(1, False), (64, False), (4, True)])
+def test_float16_tables_are_read_in_pairs(device, block, gpu):
     """Two features in one 32-bit word; sums and outputs as those of the same numbers in float32."""
     positions, table = random_inputs(SPEC4, 333, device)
     constants = level_constants(SPEC4, device, torch.float32)
     out = torch.empty(SPEC4.num_outputs, 333, dtype=torch.float16, device=device)
-    kernels = hash_grid_kernels(4, 2, torch.float16, "atomic", block)
+    kernels = hash_grid_kernels(4, 2, torch.float16, "atomic", block, gpu)
     kernels.forward(positions, as_words(table.half()), *constants, out)
     assert_close(out.float(), hash_grid(positions, table.half().float(), SPEC4).half().float(), 2e-4)
 

@@ -8,7 +8,7 @@ import torch
 import msth_taichi.ops.masked_encoding as operator
 from msth_taichi.errors import ConfigError, TensorError
 from msth_taichi.grids import GridSpec, mask_spec
-from msth_taichi.kernels.cells import joined_constants
+from msth_taichi.kernels.cells import BLOCK, BLOCK_APART, as_words, joined_constants
 from msth_taichi.kernels.masked_encoding import masked_encoding_kernels
 from msth_taichi.ops.hash_grid import hash_grid
 from msth_taichi.ops.mask_grid import mask_grid
@@ -113,6 +113,24 @@ def test_hand_written_adjoint_equals_taichis():
     )
     for value, target in zip((position_gradient, *tables), expected, strict=True):
         assert_gradients_close(value, target, 1e-12)
+
+
+@pytest.mark.parametrize("blend", BLENDS)
+@pytest.mark.parametrize("count", [1, 5, 7, 30])
+def test_lookups_far_apart_are_those_in_a_row(device, blend, count):
+    """The loops of either device, on both; one sample, and more than fill the blocks."""
+    positions, times, *tables = random_inputs(count, 1, device)
+    constants = joined_constants(SPECS, device, positions.dtype)
+    found = []
+    for block, gpu in ((1, False), (BLOCK, False), (BLOCK_APART, True)):
+        out, slope = torch.empty(2, 6, count, device=device).unbind()
+        mask = torch.empty(count, device=device)
+        kernels = masked_encoding_kernels(2, torch.float32, blend, "atomic", block, gpu=gpu)
+        kernels.forward(positions, times, *(as_words(x) for x in tables), *constants, out, mask, slope)
+        found.append((out, mask) if blend in ("add", "static") else (out, mask, slope))
+    for other in found[1:]:
+        for value, target in zip(other, found[0], strict=True):
+            assert_close(value, target, 1e-6)
 
 
 @pytest.mark.gradcheck
