@@ -1,6 +1,7 @@
 """N-D multi-resolution hash grid: lookup, and its gradients to the table and to positions.
 
-Levels are the outer loop, so that a level's table stays in the cache; a thread takes several samples of one. Outputs are feature-major, so that neighbouring threads write neighbouring addresses.
+Levels are the outer loop, so that a level's table stays in the cache; a thread takes several samples of one. Outputs
+are feature-major, so that neighbouring threads write neighbouring addresses.
 """
 
 from functools import cache

@@ -6,11 +6,12 @@ Letters: K images, H image height, W image width, Ch channels, N pixels.
 import os
 from pathlib import Path
 
+import numpy as np
 import torch
-from tqdm import tqdm
 
 from msth_taichi.errors import DataError
 from msth_taichi.scene.cameras import Cameras
+from msth_taichi.scene.decoding import decode
 from msth_taichi.scene.scene import Images
 
 _GB = 1e9
@@ -68,9 +69,11 @@ class FrameStore:
             )
         shape = (len(images), cameras.height, cameras.width, images.channels)
         frames = torch.empty(shape, dtype=torch.uint8, device=home)
-        bar = tqdm(images.read(), "frames", len(images), leave=False, unit="frame", disable=None if progress else True)
-        for k, frame in enumerate(bar):
-            frames[k].copy_(torch.from_numpy(frame))
+
+        def keep(row: int, frame: np.ndarray) -> None:
+            frames[row].copy_(torch.from_numpy(frame))
+
+        decode(images, keep, "frames", progress)
         return FrameStore(frames, device)
 
     def __len__(self) -> int:

@@ -30,6 +30,10 @@ class FrameSource(Protocol):
         """Frames (H, W, channels) uint8 in the order of `keys`; DataError names a file that fails."""
         ...
 
+    def parts(self, keys: np.ndarray) -> list[np.ndarray]:
+        """Positions in `keys` of frames that are best read one after the other; parts may be read at once."""
+        ...
+
 
 class Truth(Protocol):
     """A source that knows its scene exactly, not only its pictures."""
@@ -82,6 +86,10 @@ class Images:
     def read(self) -> Iterator[np.ndarray]:
         """Frames (H, W, channels) uint8, in the order of the table."""
         return self._source().read(self.keys)
+
+    def parts(self) -> list[np.ndarray]:
+        """Rows that are best read one after the other, such as those of one video."""
+        return self._source().parts(self.keys)
 
     @property
     def has_truth(self) -> bool:

@@ -18,6 +18,8 @@ from msth_taichi.errors import DataError
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
+_TOGETHER = 8  # images that a thread reads before it looks for more
+
 
 @dataclass(frozen=True)
 class FileInfo:
@@ -109,6 +111,11 @@ class VideoSource:
             array = found.to_ndarray(format="rgb24")
             yield shrink(_sized(path, array, self.width, self.height), self.downscale)
 
+    def parts(self, keys: np.ndarray) -> list[np.ndarray]:
+        """One for each video."""
+        video = keys // self.num_frames
+        return np.split(np.arange(len(keys)), np.flatnonzero(np.diff(video)) + 1)
+
 
 @dataclass(frozen=True)
 class ImageSource:
@@ -138,6 +145,10 @@ class ImageSource:
             except Exception as error:  # decoders raise errors of many kinds
                 raise _unreadable(path, "image", error) from error
             yield shrink(_sized(path, array, self.width, self.height), self.downscale)
+
+    def parts(self, keys: np.ndarray) -> list[np.ndarray]:
+        """A few images each."""
+        return np.split(np.arange(len(keys)), np.arange(_TOGETHER, len(keys), _TOGETHER))
 
 
 def shrink(image: np.ndarray, factor: int) -> np.ndarray:

@@ -3,12 +3,11 @@
 import os
 from pathlib import Path
 
-from tqdm import tqdm
-
 from msth_taichi.config import load_config, load_preset, preset_names
 from msth_taichi.errors import ConfigError, RunError
 from msth_taichi.evaluation.evaluate import evaluate, require_same_cameras
 from msth_taichi.kernels import runtime
+from msth_taichi.scene.decoding import decode
 from msth_taichi.scene.scene import Scene, load_scene
 from msth_taichi.training.checkpoint import checkpoint_path, checkpoint_steps
 from msth_taichi.training.run import Run, read_scene, require_free
@@ -83,5 +82,4 @@ def _check_held_out(scene: Scene) -> None:
         return
     for split, images in scene.splits.items():
         if split != "train":
-            for _ in tqdm(images.read(), f"checking {split}", len(images), leave=False, unit="frame", disable=None):
-                pass
+            decode(images, lambda row, frame: None, f"checking {split}")
