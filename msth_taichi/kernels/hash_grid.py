@@ -65,23 +65,17 @@ def hash_grid_kernels(
     ):
         for level, part in ti.ndrange(scales.shape[0], parts(positions)):
             constants = grid.read_level(scales, integers, level)
-            if ti.static(gpu):
-                # all lookups before the first write, so that they are under way together
-                values = ti.Matrix.zero(real, block, features)
-                for k in ti.static(range(block)):
-                    sample = ti.min(part + k * parts(positions), positions.shape[0] - 1)
-                    x = grid.load_point(positions, positions, sample, 1)
-                    value = grid.interpolate(x, table, constants)
-                    for f in ti.static(range(features)):
-                        values[k, f] = value[f]
-                for k in ti.static(range(block)):
-                    sample = part + k * parts(positions)
-                    if sample < positions.shape[0]:
-                        write(level, sample, values[k, :], out)
+            if ti.static(block == 1):  # without a loop, so that Taichi's adjoint holds
+                x = grid.load_point(positions, positions, part, 1)
+                write(level, part, grid.interpolate(x, table, constants), out)
             else:
-                for sample in range(part * block, ti.min((part + 1) * block, positions.shape[0])):
-                    x = grid.load_point(positions, positions, sample, 1)
-                    write(level, sample, grid.interpolate(x, table, constants), out)
+                for k in range(block):
+                    sample = part * block + k
+                    if ti.static(gpu):
+                        sample = part + k * parts(positions)
+                    if sample < positions.shape[0]:
+                        x = grid.load_point(positions, positions, sample, 1)
+                        write(level, sample, grid.interpolate(x, table, constants), out)
 
     @ti.kernel
     def backward_table(

@@ -173,27 +173,19 @@ def masked_encoding_kernels(
         """A thread's samples at one level."""
         in_space = fields.static_level(scales, integers, level)
         in_spacetime = fields.dynamic_level(scales, integers, level)
-        if ti.static(gpu):
-            # all lookups before the first write, so that they are under way together
-            values = ti.Matrix.zero(real, block, features)
-            changes = ti.Matrix.zero(real, block, features)
-            for k in ti.static(range(block)):
-                sample = ti.min(part + k * parts(positions), positions.shape[0] - 1)
-                value, change = at(sample, positions, times, mask, static_table, dynamic_table, in_space, in_spacetime)
-                for f in ti.static(range(features)):
-                    values[k, f] = value[f]
-                    changes[k, f] = change[f]
-            for k in ti.static(range(block)):
-                sample = part + k * parts(positions)
-                if sample < positions.shape[0]:
-                    write(level, sample, values[k, :], changes[k, :], out, slope)
-        elif ti.static(block > 1):
-            for sample in range(part * block, ti.min((part + 1) * block, positions.shape[0])):
-                value, change = at(sample, positions, times, mask, static_table, dynamic_table, in_space, in_spacetime)
-                write(level, sample, value, change, out, slope)
-        else:
+        if ti.static(block == 1):  # without a loop, so that Taichi's adjoint holds
             value, change = at(part, positions, times, mask, static_table, dynamic_table, in_space, in_spacetime)
             write(level, part, value, change, out, slope)
+        else:
+            for k in range(block):
+                sample = part * block + k
+                if ti.static(gpu):
+                    sample = part + k * parts(positions)
+                if sample < positions.shape[0]:
+                    value, change = at(
+                        sample, positions, times, mask, static_table, dynamic_table, in_space, in_spacetime
+                    )  # fmt: skip
+                    write(level, sample, value, change, out, slope)
 
     @ti.kernel
     def forward(
