@@ -187,9 +187,8 @@ def make_batch(kind: Kind, count: int, outputs: int, device: torch.device) -> Ba
 def camera_positions(uniform: Callable[..., torch.Tensor], count: int, device: torch.device) -> torch.Tensor:
     """(N, 48, 3) grid positions along `count` rays of cameras around a scene, stratified."""
     cameras, bounds = load_scene(CAMERAS).cameras.to(device), RayConfig()
-    camera, row, column = (
-        (uniform(count) * size).long() for size in (len(cameras), cameras.height, cameras.width)
-    )  # fmt: skip
+    width, height = cameras.size(0)
+    camera, row, column = ((uniform(count) * size).long() for size in (len(cameras), height, width))
     rays = camera_rays(cameras, camera, row, column, uniform(count), bounds.near, bounds.far)
     _, t_edges = stratified_samples(rays.near, rays.far, SAMPLES, bounds.spacing, bounds.middle, uniform(count))
     return sample_positions(rays.origins, rays.directions, t_edges).view(count, SAMPLES, 3)

@@ -82,7 +82,7 @@ def write_comparison(
             limits = limits or depth_range(image)
             target = target_image(frame, run.config.rays.background).to(image["rgb"])
             panels = comparison_panels(image, target, limits)
-            factor = max(1, _PANEL_HEIGHT // scene.cameras.height)
+            factor = max(1, _PANEL_HEIGHT // len(target))
             picture = mosaic({k: v.repeat(factor, axis=0).repeat(factor, axis=1) for k, v in panels.items()})
             if row == len(images) // 2:
                 save_image(output.with_suffix(".png"), picture)

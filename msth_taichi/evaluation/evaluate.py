@@ -131,12 +131,13 @@ def scene_of(run: Run, data: Path | None = None) -> Scene:
     saved = run.scene
     if saved.format == "synthetic" and data is None:
         counts = {split: len(torch.unique(saved.images(split).camera)) for split in saved.splits}
+        width, height = saved.cameras.size(0)
         options = {
             "cameras": counts["train"],
             "test_cameras": counts["test"],
             "frames": saved.num_frames,
-            "width": saved.cameras.width * run.config.data.downscale,
-            "height": saved.cameras.height * run.config.data.downscale,
+            "width": width * run.config.data.downscale,
+            "height": height * run.config.data.downscale,
         }
         return load_scene("synthetic:" + ",".join(f"{k}={v}" for k, v in options.items()), run.config.data)
     where = data or saved.path
@@ -155,8 +156,10 @@ def require_same_cameras(scene: Scene, saved: Scene, run: Path) -> None:
         DataError: its cameras, their image size or the number of times differ.
     """
     new, old = scene.cameras, saved.cameras
-    if (new.names, new.width, new.height, scene.num_frames) != (old.names, old.width, old.height, saved.num_frames) or (
-        not torch.allclose(new.camera_to_world, old.camera_to_world, atol=1e-4)
+    if (
+        (new.names, scene.num_frames) != (old.names, saved.num_frames)
+        or not torch.equal(new.sizes, old.sizes)
+        or not torch.allclose(new.camera_to_world, old.camera_to_world, atol=1e-4)
     ):
         raise DataError(
             f"{scene.path or scene.name}: its cameras are not those of {run}; give the data set the run was trained on"
@@ -176,7 +179,8 @@ def _surface_mask(run: Run, cameras: Cameras, images: Images, row: int) -> tuple
     pixels = torch.arange(len(depth), device=device)
     cameras = cameras.select([int(images.camera[row])]).to(device)
     camera, time = torch.zeros_like(pixels), torch.zeros_like(depth)
-    rays = run.model.rays(cameras, camera, pixels // cameras.width, pixels % cameras.width, time)
+    width, _ = cameras.size(0)
+    rays = run.model.rays(cameras, camera, pixels // width, pixels % width, time)
     mask = run.model.mask(rays.origins + rays.directions * depth[:, None])
     return mask.cpu(), torch.from_numpy(images.moving(row)).flatten()
 
@@ -201,7 +205,7 @@ def _protocol(run: Run, scene: Scene, split: str, every: int, views: dict[str, l
         "every": every,
         "views": list(views),
         "images": sum(map(len, views.values())),
-        "resolution": [scene.cameras.width, scene.cameras.height],
+        "resolution": scene.cameras.sizes[scene.images(split).camera].unique(dim=0).tolist(),
         "near": rays.near_render or rays.near,
         "background": rays.background,
         "color": "sRGB values in [0, 1] as stored; renders clamped, no colour correction per camera",

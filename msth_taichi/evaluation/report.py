@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from msth_taichi.scene.cameras import Cameras
 from msth_taichi.scene.scene import Images, Scene, load_scene
 from msth_taichi.training.run import Run, load_run
 
@@ -47,7 +48,7 @@ def scene_lines(scene: Scene) -> list[str]:
     movement = "static" if scene.static_cameras else "moving"
     return [
         f"scene    {scene.name} ({scene.format})",
-        f"cameras  {len(cameras)} {movement}, {cameras.width} x {cameras.height} pixels",
+        f"cameras  {len(cameras)} {movement}, {_sizes(cameras)} pixels",
         f"times    {scene.num_frames}, {scene.fps:g} per second",
         *(f"{name:<9}{_split_text(scene, images)}" for name, images in scene.splits.items()),
         f"scale    {scene.transform.scale:.4g} scene units per unit of the data set",
@@ -92,8 +93,14 @@ def _split_text(scene: Scene, images: Images) -> str:
     text = f"{len(images)} images, {len(torch.unique(images.camera))} cameras"
     if images.source is None:
         return text
-    size = len(images) * scene.cameras.width * scene.cameras.height * images.channels
+    size = int(scene.cameras.sizes.prod(1)[images.camera].sum()) * images.channels
     return f"{text}, {size / 1e6:,.0f} MB of frames in memory"
+
+
+def _sizes(cameras: Cameras) -> str:
+    sizes = cameras.sizes.unique(dim=0).tolist()
+    texts = [f"{width} x {height}" for width, height in sizes]
+    return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}"
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Rays of pixels through three lenses, and the gradient to the cameras' poses.
+"""Rays of pixels through five lenses, and the gradient to the cameras' poses.
 
 Letters: N rays, C cameras; (x, y) on the image plane at z = 1 in OpenCV's axes, y down; r its radius,
 theta the angle from the optical axis.
@@ -12,7 +12,7 @@ import torch
 
 from msth_taichi.kernels.cells import TAICHI_DTYPE
 from msth_taichi.kernels.launch import launchers
-from msth_taichi.lenses import FISHEYE, OPENCV
+from msth_taichi.lenses import EQUIRECTANGULAR, FISHEYE, OPENCV, ORTHOGRAPHIC
 
 # Newton converges quadratically: 5 steps reach float64 on common lenses, the rest serve strong distortion
 NEWTON_STEPS = 10
@@ -32,13 +32,16 @@ def ray_kernels(dtype: torch.dtype) -> SimpleNamespace:
     @ti.func
     def undistort(u, v, distortion: matrix, c, steps):
         """The (x, y) that radial-tangential distortion moves to (u, v); (u, v) itself after no steps."""
-        k1, k2, k3, k4 = distortion[c, 0], distortion[c, 1], distortion[c, 2], distortion[c, 3]
-        p1, p2 = distortion[c, 4], distortion[c, 5]
+        k1, k2, k3 = distortion[c, 0], distortion[c, 1], distortion[c, 2]
+        k4, k5, k6 = distortion[c, 3], distortion[c, 4], distortion[c, 5]
+        p1, p2 = distortion[c, 6], distortion[c, 7]
         x, y = u, v
         for _ in range(steps):
             rr = x * x + y * y
-            radial = 1 + rr * (k1 + rr * (k2 + rr * (k3 + rr * k4)))
-            slope = 2 * (k1 + rr * (2 * k2 + rr * (3 * k3 + rr * 4 * k4)))
+            above, below = 1 + rr * (k1 + rr * (k2 + rr * k3)), 1 + rr * (k4 + rr * (k5 + rr * k6))
+            radial = above / below
+            # twice the derivative of the quotient to r^2
+            slope = 2 * (k1 + rr * (2 * k2 + rr * 3 * k3) - radial * (k4 + rr * (2 * k5 + rr * 3 * k6))) / below
             error_x = x * radial + 2 * p1 * x * y + p2 * (rr + 2 * x * x) - u
             error_y = y * radial + 2 * p2 * x * y + p1 * (rr + 2 * y * y) - v
             # the Jacobian is symmetric: [[xx, xy], [xy, yy]]
@@ -65,11 +68,12 @@ def ray_kernels(dtype: torch.dtype) -> SimpleNamespace:
         return theta
 
     @ti.func
-    def camera_direction(pixels: matrix, intrinsics: matrix, distortion: matrix, lens: integers, ray, c):
-        """Direction of a pixel in the camera's OpenGL axes, not yet of unit length."""
+    def camera_ray(pixels: matrix, intrinsics: matrix, distortion: matrix, lens: integers, ray, c):
+        """Start of a pixel's ray and its direction, not yet of unit length, in the camera's OpenGL axes."""
         x = (pixels[ray, 0] - intrinsics[c, 2]) / intrinsics[c, 0]
         y = (pixels[ray, 1] - intrinsics[c, 3]) / intrinsics[c, 1]
         z = ti.cast(1, real)
+        start = vec3(0)
         # Taichi cannot differentiate a loop inside a branch; other lenses take no steps instead
         x, y = undistort(x, y, distortion, c, NEWTON_STEPS if lens[c] == OPENCV else 0)
         r = ti.sqrt(x * x + y * y)
@@ -78,7 +82,12 @@ def ray_kernels(dtype: torch.dtype) -> SimpleNamespace:
             # on the axis x and y are zero themselves, so that any finite factor will do
             factor = ti.sin(theta) / ti.max(r, real(1e-30))
             x, y, z = x * factor, y * factor, ti.cos(theta)
-        return vec3(x, -y, -z)
+        elif lens[c] == EQUIRECTANGULAR:
+            x, y, z = ti.sin(x) * ti.cos(y), ti.sin(y), ti.cos(x) * ti.cos(y)
+        elif lens[c] == ORTHOGRAPHIC:
+            start = vec3(x, -y, 0)
+            x, y = ti.cast(0, real), ti.cast(0, real)
+        return start, vec3(x, -y, -z)
 
     @ti.kernel
     def forward(
@@ -86,21 +95,24 @@ def ray_kernels(dtype: torch.dtype) -> SimpleNamespace:
         camera: integers,  # (N,)
         camera_to_world: poses,  # (C, 3, 4)
         intrinsics: matrix,  # (C, 4)
-        distortion: matrix,  # (C, 6)
+        distortion: matrix,  # (C, 8)
         lens: integers,  # (C,)
         origins: matrix,  # (N, 3)
         directions: matrix,  # (N, 3)
     ):
         for ray in range(pixels.shape[0]):
             c = camera[ray]
-            local = camera_direction(pixels, intrinsics, distortion, lens, ray, c)
+            start, local = camera_ray(pixels, intrinsics, distortion, lens, ray, c)
+            origin = vec3(0)
             world = vec3(0)
             for i in ti.static(range(3)):
+                origin[i] = camera_to_world[c, i, 3]
                 for j in ti.static(range(3)):
+                    origin[i] += camera_to_world[c, i, j] * start[j]
                     world[i] += camera_to_world[c, i, j] * local[j]
             unit = world / ti.sqrt(world.dot(world))
             for i in ti.static(range(3)):
-                origins[ray, i] = camera_to_world[c, i, 3]
+                origins[ray, i] = origin[i]
                 directions[ray, i] = unit[i]
 
     @ti.kernel
@@ -117,7 +129,7 @@ def ray_kernels(dtype: torch.dtype) -> SimpleNamespace:
     ):
         for ray in range(pixels.shape[0]):
             c = camera[ray]
-            local = camera_direction(pixels, intrinsics, distortion, lens, ray, c)
+            start, local = camera_ray(pixels, intrinsics, distortion, lens, ray, c)
             world = vec3(0)
             gradient = vec3(0)
             for i in ti.static(range(3)):
@@ -130,6 +142,6 @@ def ray_kernels(dtype: torch.dtype) -> SimpleNamespace:
             for i in ti.static(range(3)):
                 pose_gradient[c, i, 3] += origin_gradient[ray, i]
                 for j in ti.static(range(3)):
-                    pose_gradient[c, i, j] += gradient[i] * local[j]
+                    pose_gradient[c, i, j] += gradient[i] * local[j] + origin_gradient[ray, i] * start[j]
 
     return launchers(forward=forward, backward=backward)

@@ -251,7 +251,8 @@ def render_image(
     """
     device = model.field.encoding.mask_logits.device
     cameras = cameras.select([index]).to(device)
-    pixels = torch.arange(cameras.height * cameras.width, device=device)
+    width, height = cameras.size(0)
+    pixels = torch.arange(height * width, device=device)
     bounds = model.config.rays
     parts: dict[str, list[torch.Tensor]] = {"rgb": [], "depth": [], "accumulation": [], "mask": []}
     for part in pixels.split(chunk or model.config.evaluation.chunk):
@@ -259,8 +260,8 @@ def render_image(
         rays = model.rays(
             cameras,
             torch.zeros_like(part),
-            part // cameras.width,
-            part % cameras.width,
+            part // width,
+            part % width,
             times,
             bounds.near_render or bounds.near,
         )
@@ -270,6 +271,6 @@ def render_image(
         parts["accumulation"].append(out.accumulation)
         parts["mask"].append(out.mask)
     return {
-        name: torch.cat(values).view(cameras.height, cameras.width, *values[0].shape[1:])
+        name: torch.cat(values).view(height, width, *values[0].shape[1:])
         for name, values in parts.items()
     }

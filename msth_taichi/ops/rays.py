@@ -43,10 +43,12 @@ def generate_rays(
 
     With (u, v) = ((px - cx) / fx, (py - cy) / fy), y down, the lens is inverted by Newton's method:
 
-        pinhole    (x, y, 1) = (u, v, 1)
-        opencv     u = x q + 2 p1 x y + p2 (r^2 + 2 x^2),  v = y q + 2 p2 x y + p1 (r^2 + 2 y^2),
-                   q = 1 + k1 r^2 + k2 r^4 + k3 r^6 + k4 r^8,  r^2 = x^2 + y^2
-        fisheye    |(u, v)| = a (1 + k1 a^2 + k2 a^4 + k3 a^6 + k4 a^8),  a in [0, pi] from the optical axis
+        pinhole          (x, y, 1) = (u, v, 1)
+        opencv           u = x q + 2 p1 x y + p2 (r^2 + 2 x^2),  v = y q + 2 p2 x y + p1 (r^2 + 2 y^2),
+                         q = (1 + k1 r^2 + k2 r^4 + k3 r^6) / (1 + k4 r^2 + k5 r^4 + k6 r^6),  r^2 = x^2 + y^2
+        fisheye          |(u, v)| = a (1 + k1 a^2 + k2 a^4 + k3 a^6 + k4 a^8),  a in [0, pi] from the optical axis
+        equirectangular  (sin u cos v, sin v, cos u cos v), u the longitude, v the latitude downwards, radians
+        orthographic     (0, 0, 1) from (u, v, 0): fx and fy are pixels per scene unit
 
     Then y and z are turned to OpenGL's (y up, looks along -z), and the direction is rotated to the world and
     normalised.
@@ -56,7 +58,7 @@ def generate_rays(
         camera: (N,) int32 in [0, C), camera of each ray; not checked.
         camera_to_world: (C, 3, 4) pose of each camera, scene units, dtype of pixels.
         intrinsics: (C, 4) fx, fy, cx, cy in pixels, dtype of pixels.
-        distortion: (C, 6) k1, k2, k3, k4, p1, p2, dtype of pixels; pinholes read none, fisheyes four.
+        distortion: (C, 8) k1 to k6, p1, p2, dtype of pixels; opencv reads all, fisheye the first four.
         lens: (C,) int32 code from `msth_taichi.lenses`; rays of one call may differ in lens.
     Returns:
         origins (N, 3) and directions (N, 3) of length 1. Differentiable in camera_to_world.
@@ -68,7 +70,7 @@ def generate_rays(
         >>> pose, intrinsics = torch.eye(4)[None, :3].contiguous(), torch.tensor([[100.0, 100.0, 32.0, 24.0]])
         >>> first = torch.zeros(1, dtype=torch.int32)
         >>> centre = torch.tensor([[32.0, 24.0]])
-        >>> generate_rays(centre, first, pose, intrinsics, torch.zeros(1, 6), first)[1]
+        >>> generate_rays(centre, first, pose, intrinsics, torch.zeros(1, 8), first)[1]
         tensor([[ 0.,  0., -1.]])
     """
     check("pixels", pixels, (None, 2))
@@ -76,6 +78,6 @@ def generate_rays(
     check("camera_to_world", camera_to_world, (None, 3, 4), pixels.dtype)
     cameras = len(camera_to_world)
     check("intrinsics", intrinsics, (cameras, 4), pixels.dtype)
-    check("distortion", distortion, (cameras, 6), pixels.dtype)
+    check("distortion", distortion, (cameras, 8), pixels.dtype)
     check("lens", lens, (cameras,), torch.int32)
     return _Rays.apply(pixels, camera, camera_to_world, intrinsics, distortion, lens)  # type: ignore[no-any-return]

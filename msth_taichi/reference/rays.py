@@ -1,11 +1,11 @@
-"""Rays of pixels through three lenses, and points back to pixels, in plain PyTorch.
+"""Rays of pixels through five lenses, and points back to pixels, in plain PyTorch.
 
 Letters: N rays, C cameras; (x, y) on the image plane at z = 1 in OpenCV's axes, y down.
 """
 
 import torch
 
-from msth_taichi.lenses import FISHEYE, OPENCV
+from msth_taichi.lenses import EQUIRECTANGULAR, FISHEYE, OPENCV, ORTHOGRAPHIC
 
 _STEPS = 20
 
@@ -21,8 +21,13 @@ def generate_rays(
     """See `msth_taichi.ops.rays`."""
     pose = camera_to_world[camera]
     local = unproject(pixels, camera, intrinsics, distortion, lens)
+    start = torch.zeros_like(local)
+    if (rows := lens[camera] == ORTHOGRAPHIC).any():
+        plane = (pixels - intrinsics[camera, 2:]) / intrinsics[camera, :2]
+        start[rows, :2] = plane[rows] * plane.new_tensor([1, -1])
     directions = torch.einsum("nij,nj->ni", pose[:, :, :3], local)
-    return pose[:, :, 3], directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)
+    origins = pose[:, :, 3] + torch.einsum("nij,nj->ni", pose[:, :, :3], start)
+    return origins, directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)
 
 
 def unproject(
@@ -41,6 +46,11 @@ def unproject(
         directions[rows] = torch.cat([_undistort(plane[rows], distortion[rows]), ones[rows]], dim=1)
     if (rows := lens == FISHEYE).any():
         directions[rows] = _undistort_fisheye(plane[rows], distortion[rows])
+    if (rows := lens == EQUIRECTANGULAR).any():
+        longitude, latitude = plane[rows].unbind(1)
+        x, z = longitude.sin() * latitude.cos(), longitude.cos() * latitude.cos()
+        directions[rows] = torch.stack([x, latitude.sin(), z], dim=1)
+    directions[lens == ORTHOGRAPHIC] = directions.new_tensor([0, 0, 1])
     return directions * directions.new_tensor([1, -1, -1])
 
 
@@ -51,13 +61,16 @@ def project(
     distortion: torch.Tensor,
     lens: torch.Tensor,
 ) -> torch.Tensor:
-    """Pixels (N, 2) of points (N, 3) in the camera's OpenGL axes, in front of it (fisheye: anywhere)."""
+    """Pixels (N, 2) of points (N, 3) in the camera's OpenGL axes, in front of it (fisheye, equirectangular: anywhere)."""
     intrinsics, distortion, lens = intrinsics[camera], distortion[camera], lens[camera]
     x, y, z = (points * points.new_tensor([1, -1, -1])).unbind(1)
     plane = torch.stack([x, y], dim=1) / z[:, None]
     radius = torch.hypot(x, y)
     theta = torch.atan2(radius, z)
     fisheye = torch.stack([x, y], dim=1) * (_distort_angle(theta, distortion) / radius.clamp(min=1e-30))[:, None]
+    globe = torch.stack([torch.atan2(x, z), torch.atan2(y, torch.hypot(x, z))], dim=1)
+    plane = torch.where((lens == EQUIRECTANGULAR)[:, None], globe, plane)
+    plane = torch.where((lens == ORTHOGRAPHIC)[:, None], torch.stack([x, y], dim=1), plane)
     plane = torch.where((lens == OPENCV)[:, None], _distort(plane, distortion), plane)
     plane = torch.where((lens == FISHEYE)[:, None], fisheye, plane)
     return plane * intrinsics[:, :2] + intrinsics[:, 2:]
@@ -65,9 +78,9 @@ def project(
 
 def _distort(plane: torch.Tensor, distortion: torch.Tensor) -> torch.Tensor:
     x, y = plane.unbind(1)
-    k1, k2, k3, k4, p1, p2 = distortion.unbind(1)
+    k1, k2, k3, k4, k5, k6, p1, p2 = distortion.unbind(1)
     rr = x**2 + y**2
-    radial = 1 + k1 * rr + k2 * rr**2 + k3 * rr**3 + k4 * rr**4
+    radial = (1 + k1 * rr + k2 * rr**2 + k3 * rr**3) / (1 + k4 * rr + k5 * rr**2 + k6 * rr**3)
     return torch.stack(
         [
             x * radial + 2 * p1 * x * y + p2 * (rr + 2 * x**2),

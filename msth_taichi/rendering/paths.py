@@ -69,10 +69,9 @@ def make_path(scene: Scene, name: str, frames: int | None = None) -> CameraPath:
     cameras = Cameras(
         camera_to_world=torch.from_numpy(placed).float(),
         intrinsics=seen.intrinsics[:1].cpu().expand(count, 4).contiguous(),
-        distortion=torch.zeros(count, 6),
+        distortion=torch.zeros(count, 8),
         lens=torch.full((count,), PINHOLE, dtype=torch.int32),
-        width=seen.width,
-        height=seen.height,
+        sizes=seen.sizes[:1].repeat(count, 1),
         names=tuple(f"{name}-{k:05d}" for k in range(count)),
     )
     time = np.linspace(float(train.time.min()), float(train.time.max()), count, dtype=np.float32)

@@ -67,7 +67,7 @@ def render_path(
         [PosixPath('spiral-rgb.mp4'), PosixPath('spiral-depth.mp4')]
     """
     cameras = path.cameras
-    largest = _LARGEST / max(cameras.width, cameras.height)
+    largest = _LARGEST / int(cameras.sizes.max())
     if not 0 < scale <= largest:
         raise RunError(f"--scale {scale:g}: out of range; use a number above 0 and at most {largest:.3g}, such as 0.5")
     files = output_files(output, outputs, format, overwrite)

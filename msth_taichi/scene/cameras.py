@@ -13,32 +13,35 @@ import torch
 
 @dataclass(frozen=True, eq=False)
 class Cameras:
-    """C calibrated cameras of one image size.
+    """C calibrated cameras.
 
     Args:
         camera_to_world: (C, 3, 4) float32, OpenGL axes (x right, y up, looks along -z).
         intrinsics: (C, 4) float32 fx, fy, cx, cy in pixels; pixel (r, c) is centred at (c + 0.5, r + 0.5).
-        distortion: (C, 6) float32 k1, k2, k3, k4, p1, p2 as in OpenCV.
+        distortion: (C, 8) float32 k1 to k6, p1, p2, see `msth_taichi.ops.rays`.
         lens: (C,) int32, a code of `msth_taichi.lenses`.
-        width: pixels.
-        height: pixels.
+        sizes: (C, 2) int64 width and height in pixels; stays on the host.
         names: C names, unique within a scene.
 
     Example:
-        >>> load_scene("synthetic").cameras.select([0]).scaled(0.5).width
-        64
+        >>> load_scene("synthetic").cameras.select([0]).scaled(0.5).size(0)
+        (64, 48)
     """
 
     camera_to_world: torch.Tensor
     intrinsics: torch.Tensor
     distortion: torch.Tensor
     lens: torch.Tensor
-    width: int
-    height: int
+    sizes: torch.Tensor
     names: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def size(self, i: int) -> tuple[int, int]:
+        """Width and height of camera i, pixels."""
+        width, height = self.sizes[i].tolist()
+        return width, height
 
     def to(self, device: torch.device | str) -> "Cameras":
         """The same cameras with their tensors on `device`."""
@@ -59,14 +62,15 @@ class Cameras:
             intrinsics=self.intrinsics[rows],
             distortion=self.distortion[rows],
             lens=self.lens[rows],
+            sizes=self.sizes[rows.cpu()],
             names=tuple(self.names[i] for i in rows.tolist()),
         )
 
     def scaled(self, factor: float) -> "Cameras":
         """The same views with `factor` times the pixels per axis, rounded to whole pixels."""
-        width, height = max(round(self.width * factor), 1), max(round(self.height * factor), 1)
-        ratio = torch.tensor([width / self.width, height / self.height] * 2).to(self.intrinsics)
-        return replace(self, intrinsics=self.intrinsics * ratio, width=width, height=height)
+        sizes = (self.sizes * factor).round().long().clamp(min=1)
+        ratio = (sizes / self.sizes).repeat(1, 2).to(self.intrinsics)
+        return replace(self, intrinsics=self.intrinsics * ratio, sizes=sizes)
 
     def with_poses(self, camera_to_world: torch.Tensor) -> "Cameras":
         """The same lenses at other poses, (C, 3, 4)."""
@@ -79,8 +83,7 @@ class Cameras:
             "intrinsics": self.intrinsics.tolist(),
             "distortion": self.distortion.tolist(),
             "lens": self.lens.tolist(),
-            "width": self.width,
-            "height": self.height,
+            "sizes": self.sizes.tolist(),
             "names": list(self.names),
         }
 
@@ -94,8 +97,7 @@ def make_cameras(
     intrinsics: Any,
     distortion: Any,
     lens: Any,
-    width: int,
-    height: int,
+    sizes: Any,
     names: Sequence[str],
 ) -> Cameras:
     """Cameras from nested lists or numpy arrays of the shapes that `Cameras` documents."""
@@ -103,9 +105,8 @@ def make_cameras(
     return Cameras(
         torch.from_numpy(np.asarray(camera_to_world, np.float32).reshape(count, 3, 4)),
         torch.from_numpy(np.asarray(intrinsics, np.float32).reshape(count, 4)),
-        torch.from_numpy(np.asarray(distortion, np.float32).reshape(count, 6)),
+        torch.from_numpy(np.asarray(distortion, np.float32).reshape(count, 8)),
         torch.from_numpy(np.asarray(lens, np.int32).reshape(count)),
-        width,
-        height,
+        torch.from_numpy(np.asarray(sizes, np.int64).reshape(count, 2)),
         tuple(names),
     )

@@ -23,7 +23,16 @@ class FrameSource(Protocol):
 
     @property
     def channels(self) -> int:
-        """3 for RGB, 4 for RGB and straight alpha."""
+        """3 for RGB, 4 for RGB and straight alpha; one more, the last, where `masked`."""
+        ...
+
+    @property
+    def masked(self) -> bool:
+        """Whether the last channel is 255 where a pixel counts and 0 where it is to be ignored."""
+        ...
+
+    def fingerprint(self) -> list[Any]:
+        """Plain values that change when the frames do."""
         ...
 
     def read(self, keys: np.ndarray) -> Iterator[np.ndarray]:
@@ -83,6 +92,15 @@ class Images:
     def channels(self) -> int:
         return self._source().channels
 
+    @property
+    def masked(self) -> bool:
+        """Whether the last channel of a frame says which pixels count."""
+        return self._source().masked
+
+    def fingerprint(self) -> list[Any]:
+        """Plain values that change when the frames do."""
+        return [self.keys.tolist(), *self._source().fingerprint()]
+
     def read(self) -> Iterator[np.ndarray]:
         """Frames (H, W, channels) uint8, in the order of the table."""
         return self._source().read(self.keys)
@@ -128,8 +146,9 @@ class Scene:
         box: half edge of the scene box, scene units.
         num_frames: T, distinct times of all splits.
         fps: frames per second.
-        format: "multiview", "dnerf", "images" or "synthetic".
+        format: name of the module in `scene/formats`, or "synthetic".
         static_cameras: the cameras stand still, and each sees many times.
+        bounds: nearest and farthest distance of what is seen, scene units, where the data set says.
     """
 
     name: str
@@ -142,6 +161,7 @@ class Scene:
     fps: float
     format: str
     static_cameras: bool
+    bounds: tuple[float, float] | None = None
 
     def images(self, split: str) -> Images:
         """The images of one split.
@@ -204,6 +224,7 @@ def describe(scene: Scene) -> dict[str, Any]:
         "fps": scene.fps,
         "box": scene.box,
         "static_cameras": scene.static_cameras,
+        "bounds": scene.bounds,
         "transform": scene.transform.describe(),
         "cameras": scene.cameras.describe(),
         "splits": {
@@ -242,6 +263,7 @@ def scene_from_description(values: dict[str, Any]) -> Scene:
             fps=float(values["fps"]),
             format=values["format"],
             static_cameras=bool(values["static_cameras"]),
+            bounds=None if values["bounds"] is None else (float(values["bounds"][0]), float(values["bounds"][1])),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"scene.json: damaged ({type(error).__name__}: {error}); restore it or train again") from error

@@ -75,22 +75,21 @@ def probe_video(path: Path) -> FileInfo:
 
 @dataclass(frozen=True)
 class VideoSource:
-    """Videos of one size; the key of a frame is video * num_frames + frame. One video is open at a time.
+    """Videos; the key of a frame is video * num_frames + frame.
 
     Args:
-        files: one a camera.
-        num_frames: T, frames used of each video.
-        width: pixels in the file.
-        height: pixels in the file.
+        files: the videos.
+        num_frames: more than any frame that is asked for.
+        sizes: width and height of each file, pixels.
         downscale: each output pixel is the mean of this many squared.
     """
 
     files: tuple[Path, ...]
     num_frames: int
-    width: int
-    height: int
+    sizes: tuple[tuple[int, int], ...]
     downscale: int = 1
     channels: int = 3
+    masked: bool = False
 
     def read(self, keys: np.ndarray) -> Iterator[np.ndarray]:
         """Frames (H, W, 3) uint8 in the order of `keys`; a step back in time opens the video again."""
@@ -104,51 +103,84 @@ class VideoSource:
             found = next(itertools.islice(frames, wanted_frame - frame - 1, None), None)
             if found is None:
                 raise DataError(
-                    f"{path}: ends before frame {wanted_frame}, but num_frames is {self.num_frames}; "
+                    f"{path}: ends before frame {wanted_frame}, which is asked for; "
                     "use a lower data.num_frames or restore the video"
                 )
             frame = wanted_frame
             array = found.to_ndarray(format="rgb24")
-            yield shrink(_sized(path, array, self.width, self.height), self.downscale)
+            yield shrink(_sized(path, array, self.sizes[video]), self.downscale)
 
     def parts(self, keys: np.ndarray) -> list[np.ndarray]:
         """One for each video."""
         video = keys // self.num_frames
         return np.split(np.arange(len(keys)), np.flatnonzero(np.diff(video)) + 1)
 
+    def fingerprint(self) -> list[Any]:
+        """What the frames depend on."""
+        return ["video", self.num_frames, self.downscale, *map(file_state, self.files)]
+
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Image files of one size; the key of a frame is its file's position.
+    """Image files; the key of a frame is its file's position.
 
     Args:
         files: one an image.
-        width: pixels in the file.
-        height: pixels in the file.
-        channels: 3, or 4 with straight alpha.
+        sizes: width and height of each file, pixels.
+        colors: 3, or 4 with straight alpha.
         downscale: each output pixel is the mean of this many squared.
+        masks: grey images of the same sizes, 0 where a pixel is to be ignored; None for an image without.
     """
 
     files: tuple[Path, ...]
-    width: int
-    height: int
-    channels: int
+    sizes: tuple[tuple[int, int], ...]
+    colors: int
     downscale: int = 1
+    masks: tuple[Path | None, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        """Colours, alpha, and last whether the pixel counts (255 or 0) where there are masks."""
+        return self.colors + self.masked
+
+    @property
+    def masked(self) -> bool:
+        """Whether the last channel says which pixels count."""
+        return any(self.masks)
 
     def read(self, keys: np.ndarray) -> Iterator[np.ndarray]:
         """Frames (H, W, channels) uint8 in the order of `keys`."""
-        mode = "RGBA" if self.channels == 4 else "RGB"
+        mode = "RGBA" if self.colors == 4 else "RGB"
         for key in keys.tolist():
-            path = self.files[key]
-            try:
-                array = iio.imread(path, plugin="pillow", index=0, mode=mode)
-            except Exception as error:  # decoders raise errors of many kinds
-                raise _unreadable(path, "image", error) from error
-            yield shrink(_sized(path, array, self.width, self.height), self.downscale)
+            frame = shrink(_sized(self.files[key], _read_image(self.files[key], mode), self.sizes[key]), self.downscale)
+            if self.masked:
+                frame = np.concatenate([frame, self._kept(key, frame)], axis=2)
+            yield frame
+
+    def _kept(self, key: int, frame: np.ndarray) -> np.ndarray:
+        path = self.masks[key]
+        if path is None:
+            return np.full_like(frame[..., :1], 255)
+        mask = _sized(path, _read_image(path, "L"), self.sizes[key])[..., None]
+        # a pixel that is partly to be ignored says nothing
+        return np.where(shrink(np.where(mask > 0, 255, 0).astype(np.uint8), self.downscale) == 255, 255, 0).astype(
+            np.uint8
+        )
 
     def parts(self, keys: np.ndarray) -> list[np.ndarray]:
         """A few images each."""
         return np.split(np.arange(len(keys)), np.arange(_TOGETHER, len(keys), _TOGETHER))
+
+    def fingerprint(self) -> list[Any]:
+        """What the frames depend on."""
+        files = [*self.files, *(mask for mask in self.masks if mask)]
+        return ["image", self.colors, self.downscale, *map(file_state, files)]
+
+
+def file_state(path: Path) -> list[Any]:
+    """What changes when a file does: its place, size and time."""
+    state = path.stat()
+    return [str(path.resolve()), state.st_size, state.st_mtime_ns]
 
 
 def shrink(image: np.ndarray, factor: int) -> np.ndarray:
@@ -188,10 +220,18 @@ def _video_frames(path: Path) -> Iterator[av.VideoFrame]:
         raise _unreadable(path, "video", error) from error
 
 
-def _sized(path: Path, array: np.ndarray, width: int, height: int) -> np.ndarray:
+def _read_image(path: Path, mode: str) -> np.ndarray:
+    try:
+        return iio.imread(path, plugin="pillow", index=0, mode=mode)
+    except Exception as error:  # decoders raise errors of many kinds
+        raise _unreadable(path, "image", error) from error
+
+
+def _sized(path: Path, array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    width, height = size
     if array.shape[:2] != (height, width):
         found = f"{array.shape[1]}x{array.shape[0]}"
-        raise DataError(f"{path}: a frame of {found} among frames of {width}x{height}; encode it in one size")
+        raise DataError(f"{path}: a frame of {found}, expected {width}x{height}; restore the file or correct its size")
     return array
 
 

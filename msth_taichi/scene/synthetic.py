@@ -6,6 +6,7 @@ Letters: C cameras, T frames, H image height, W image width.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,6 +105,7 @@ class RoomSource:
     cameras: Cameras
     num_frames: int
     channels: int = 3
+    masked: bool = False
 
     def read(self, keys: np.ndarray) -> Iterator[np.ndarray]:
         """Frames (H, W, 3) uint8 in the order of `keys`."""
@@ -113,6 +115,10 @@ class RoomSource:
     def parts(self, keys: np.ndarray) -> list[np.ndarray]:
         """One: kernels are launched from one thread."""
         return [np.arange(len(keys))]
+
+    def fingerprint(self) -> list[Any]:
+        """What the frames depend on."""
+        return ["room", self.num_frames, self.cameras.describe()]
 
     def depth(self, key: int) -> np.ndarray:
         """(H, W) float32, distance along the unit ray through the pixel centre."""
@@ -125,7 +131,7 @@ class RoomSource:
     def _trace(self, key: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         camera, frame = divmod(key, self.num_frames)
         device = runtime.device()
-        size = (self.cameras.height, self.cameras.width)
+        size = self.cameras.size(camera)[::-1]
         color = torch.empty((*size, 3), dtype=torch.uint8, device=device)
         depth = torch.empty(size, dtype=torch.float32, device=device)
         moving = torch.empty(size, dtype=torch.uint8, device=device)
@@ -145,10 +151,9 @@ def _rig(cameras: int, test_cameras: int, width: int, height: int) -> Cameras:
     return make_cameras(
         np.stack([_pose((along - 0.5) * ARC, z) for along, z in positions]),
         np.tile([focal, focal, width / 2, height / 2], (count, 1)),
-        np.zeros((count, 6)),
+        np.zeros((count, 8)),
         np.full(count, PINHOLE),
-        width,
-        height,
+        np.tile([width, height], (count, 1)),
         [f"cam{i:02d}" for i in range(cameras)] + [f"test{i:02d}" for i in range(test_cameras)],
     )
 

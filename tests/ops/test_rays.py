@@ -6,7 +6,7 @@ import torch
 
 from msth_taichi.errors import TensorError
 from msth_taichi.kernels.rays import ray_kernels
-from msth_taichi.lenses import FISHEYE, OPENCV, PINHOLE
+from msth_taichi.lenses import EQUIRECTANGULAR, FISHEYE, OPENCV, ORTHOGRAPHIC, PINHOLE
 from msth_taichi.ops.rays import generate_rays
 from msth_taichi.reference import rays as twin
 from tests.comparison import (
@@ -20,21 +20,32 @@ from tests.comparison import (
 WIDTH, HEIGHT = 960, 540
 DTYPES = [torch.float32, torch.float64]
 # what calibrations of real cameras look like, and the mildest and strongest of each lens
-INTRINSICS = [[700.0, 710.0, 483.1, 266.2], [700.0, 710.0, 470.3, 280.9], [330.0, 335.0, 478.8, 271.4]]
-DISTORTION = [
-    [0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
-    [-0.28, 0.11, -0.02, 0.0, 1.2e-3, -2.1e-3],
-    [0.05, -0.013, 0.006, -0.0015, 0.0, 0.0],
+INTRINSICS = [
+    [700.0, 710.0, 483.1, 266.2],
+    [700.0, 710.0, 470.3, 280.9],
+    [620.0, 630.0, 475.2, 268.8],
+    [330.0, 335.0, 478.8, 271.4],
+    [WIDTH / 6.2, HEIGHT / 3.1, WIDTH / 2, HEIGHT / 2],  # not quite around: the seam is two pixels at once
+    [90.0, 95.0, 481.0, 268.0],
 ]
-LENSES = [PINHOLE, OPENCV, FISHEYE]
+DISTORTION = [
+    [0.0] * 8,
+    [-0.28, 0.11, -0.02, 0.0, 0.0, 0.0, 1.2e-3, -2.1e-3],
+    [0.42, -0.31, 0.052, 0.61, -0.27, 0.018, -8e-4, 1.5e-3],
+    [0.05, -0.013, 0.006, -0.0015, 0.0, 0.0, 0.0, 0.0],
+    [0.0] * 8,
+    [0.0] * 8,
+]
+LENSES = [PINHOLE, OPENCV, OPENCV, FISHEYE, EQUIRECTANGULAR, ORTHOGRAPHIC]
+COUNT = len(LENSES)
 
 
 def rig(device: torch.device, dtype=torch.float64, seed=0) -> tuple[torch.Tensor, ...]:
-    """Poses, intrinsics, distortion and lens of three cameras, one a lens."""
+    """Poses, intrinsics, distortion and lens of cameras of every lens."""
     generator = torch.Generator().manual_seed(seed)
-    rotation, _ = torch.linalg.qr(torch.randn(3, 3, 3, generator=generator, dtype=torch.float64))
+    rotation, _ = torch.linalg.qr(torch.randn(COUNT, 3, 3, generator=generator, dtype=torch.float64))
     rotation = rotation * torch.linalg.det(rotation).sign()[:, None, None]
-    translation = torch.randn(3, 3, 1, generator=generator, dtype=torch.float64)
+    translation = torch.randn(COUNT, 3, 1, generator=generator, dtype=torch.float64)
     tensors = (torch.cat([rotation, translation], dim=2), torch.tensor(INTRINSICS), torch.tensor(DISTORTION))
     lens = torch.tensor(LENSES, dtype=torch.int32)
     return *(x.to(device, dtype).contiguous() for x in tensors), lens.to(device)
@@ -56,27 +67,26 @@ def image_grid(device: torch.device, dtype=torch.float64, step=20) -> torch.Tens
 def random_pixels(count: int, device: torch.device, dtype=torch.float64, seed=0) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.rand(count, 2, generator=generator, dtype=torch.float64) * torch.tensor([WIDTH, HEIGHT])
-    camera = torch.randint(0, 3, (count,), generator=generator, dtype=torch.int32)
+    camera = torch.randint(0, COUNT, (count,), generator=generator, dtype=torch.int32)
     return pixels.to(device, dtype), camera.to(device)
 
 
 def every_camera(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Each pixel once through each camera, the cameras alternating."""
-    camera = torch.arange(3, dtype=torch.int32, device=pixels.device).repeat(len(pixels))
-    return pixels.repeat_interleave(3, dim=0), camera
+    camera = torch.arange(COUNT, dtype=torch.int32, device=pixels.device).repeat(len(pixels))
+    return pixels.repeat_interleave(COUNT, dim=0), camera
 
 
 @pytest.mark.parametrize(("dtype", "pixel_error"), [(torch.float64, 1e-9), (torch.float32, 5e-4)], ids=str)
 def test_project_undoes_unproject_over_the_whole_image(device, dtype, pixel_error):
     pixels, camera = every_camera(image_grid(device, dtype))
     pose, *lenses = centred(device, dtype)
-    lenses[1][OPENCV, 3] = 0.005  # the term that OpenCV does not have
-    _, directions = generate_rays(pixels, camera, pose, *lenses)
-    back = twin.project(directions.double(), camera, *(x.double() for x in lenses[:2]), lenses[2])
+    origins, directions = generate_rays(pixels, camera, pose, *lenses)
+    back = twin.project((origins + directions).double(), camera, *(x.double() for x in lenses[:2]), lenses[2])
     assert (back - pixels).abs().max() < pixel_error
 
 
-@pytest.mark.parametrize("camera", [0, 1, 2], ids=["pinhole", "opencv", "fisheye"])
+@pytest.mark.parametrize("camera", range(4), ids=["pinhole", "opencv", "rational", "fisheye"])
 def test_agrees_with_opencv(device, camera):
     """To 1e-4 pixels both ways; tangential terms are given, so that a flipped axis would show."""
     cv2 = pytest.importorskip("cv2")
@@ -86,7 +96,7 @@ def test_agrees_with_opencv(device, camera):
     points = directions.cpu().numpy() * np.array([1.0, -1.0, -1.0])
 
     fx, fy, cx, cy = INTRINSICS[camera]
-    k1, k2, k3, k4, p1, p2 = DISTORTION[camera]
+    k1, k2, k3, k4, k5, k6, p1, p2 = DISTORTION[camera]
     matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
     criteria = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 100, 1e-12)
     observed = pixels.cpu().numpy()[:, None]
@@ -98,8 +108,7 @@ def test_agrees_with_opencv(device, camera):
         known = np.linalg.norm((observed[:, 0] - [cx, cy]) / [fx, fy], axis=1) < np.pi / 2
         plane = cv2.fisheye.undistortPoints(observed, matrix, coefficients, criteria=criteria)
     else:
-        assert k4 == 0  # OpenCV has no such term
-        coefficients = np.array([k1, k2, p1, p2, k3])
+        coefficients = np.array([k1, k2, p1, p2, k3, k4, k5, k6])
         projected, _ = cv2.projectPoints(points[:, None], zero, zero, matrix, coefficients)
         plane = cv2.undistortPoints(observed, matrix, coefficients, criteria=criteria)
         known = np.ones(len(plane), dtype=bool)
@@ -129,12 +138,12 @@ def test_matches_reference(device, dtype, count):
 def test_optical_axis_has_no_nan(device, dtype):
     """theta = 0, where sin(theta) / theta is 0 / 0; and the pixels next to it."""
     pose, intrinsics, distortion, lens = centred(device, dtype)
-    camera = torch.arange(3, dtype=torch.int32, device=device)
+    camera = torch.arange(COUNT, dtype=torch.int32, device=device)
     for offset in (0.0, 1e-30, 1e-6):
         _, directions = generate_rays(
             intrinsics[:, 2:] + offset, camera, pose.requires_grad_(), intrinsics, distortion, lens
         )
-        assert_close(directions, torch.tensor([[0.0, 0.0, -1.0]] * 3), 1e-6)
+        assert_close(directions, torch.tensor([[0.0, 0.0, -1.0]] * COUNT), 1e-6)
         (gradient,) = torch.autograd.grad(directions.sum(), pose)
         assert torch.isfinite(gradient).all()
 
@@ -144,7 +153,7 @@ def test_directions_by_hand(device):
     pose = torch.eye(4, device=device)[None, :3].contiguous()
     intrinsics = torch.tensor([[10.0, 10.0, 20.0, 20.0]], device=device)
     pixels = torch.tensor([[30.0, 20.0], [20.0, 30.0]], device=device)
-    camera, plain = torch.zeros(2, dtype=torch.int32, device=device), torch.zeros(1, 6, device=device)
+    camera, plain = torch.zeros(2, dtype=torch.int32, device=device), torch.zeros(1, 8, device=device)
     lens = torch.full((1,), PINHOLE, dtype=torch.int32, device=device)
     _, directions = generate_rays(pixels, camera, pose, intrinsics, plain, lens)
     assert_close(directions, torch.tensor([[1.0, 0, -1], [0, -1, -1]]) / 2**0.5, 1e-6)
@@ -152,6 +161,15 @@ def test_directions_by_hand(device):
     pixels = torch.tensor([[20 + 5 * torch.pi, 20.0], [20.0, 20 + 7.5 * torch.pi]], device=device)
     _, directions = generate_rays(pixels, camera, pose, intrinsics, plain, torch.full_like(lens, FISHEYE))
     assert_close(directions, torch.tensor([[1.0, 0, 0], [0, -(0.5**0.5), 0.5**0.5]]), 1e-6)
+    # longitude to the right, latitude up: here a quarter turn right, and an eighth down
+    pixels = torch.tensor([[20 + 5 * torch.pi, 20.0], [20.0, 20 + 2.5 * torch.pi]], device=device)
+    _, directions = generate_rays(pixels, camera, pose, intrinsics, plain, torch.full_like(lens, EQUIRECTANGULAR))
+    assert_close(directions, torch.tensor([[1.0, 0, 0], [0, -(0.5**0.5), -(0.5**0.5)]]), 1e-6)
+    # parallel rays, ten pixels to a unit
+    pixels = torch.tensor([[30.0, 20.0], [20.0, 25.0]], device=device)
+    origins, directions = generate_rays(pixels, camera, pose, intrinsics, plain, torch.full_like(lens, ORTHOGRAPHIC))
+    assert_close(directions, torch.tensor([[0.0, 0, -1]] * 2), 1e-6)
+    assert_close(origins, torch.tensor([[1.0, 0, 0], [0, -0.5, 0]]), 1e-6)
 
 
 def test_undistorted_lenses_agree_with_the_pinhole(device):
@@ -167,14 +185,15 @@ def test_rays_start_at_the_camera_and_have_unit_length(device):
     pixels, camera = random_pixels(50, device)
     pose, *lenses = rig(device)
     origins, directions = generate_rays(pixels, camera, 3 * pose, *lenses)
-    assert torch.equal(origins, 3 * pose[camera.long(), :, 3])
+    central = lenses[2][camera.long()] != ORTHOGRAPHIC
+    assert torch.equal(origins[central], 3 * pose[camera.long(), :, 3][central])
     assert_close(torch.linalg.vector_norm(directions, dim=1), torch.ones(50), 1e-14)
 
 
 def test_pixels_outside_the_lens_stay_finite(device):
     """Where strong distortion folds over, no direction is right, but none may poison a batch."""
     pose, intrinsics, _, _ = centred(device, torch.float32)
-    strong = torch.tensor([[-0.6, 0.1, 0, 0, 0.01, 0.01]] * 3, device=device)
+    strong = torch.tensor([[-0.6, 0.1, 0, 0, 0, 0, 0.01, 0.01]] * COUNT, device=device)
     pixels = image_grid(device, torch.float32) * 6 - 2000
     for lens in (OPENCV, FISHEYE):
         _, directions = generate_rays(
@@ -182,7 +201,7 @@ def test_pixels_outside_the_lens_stay_finite(device):
             pose,
             intrinsics,
             strong,
-            torch.full((3,), lens, dtype=torch.int32, device=device),
+            torch.full((COUNT,), lens, dtype=torch.int32, device=device),
         )
         assert torch.isfinite(directions).all()
         assert_close(torch.linalg.vector_norm(directions, dim=1), torch.ones(len(directions)), 1e-5)
@@ -198,7 +217,7 @@ def test_hand_written_adjoint_equals_taichis():
     (expected,) = taichi_gradients(
         kernels.forward, (*inputs, origins, directions), {6: gradients[0], 7: gradients[1]}, (2,)
     )
-    pose_gradient = torch.zeros(3, 3, 4, dtype=torch.float64)
+    pose_gradient = torch.zeros(COUNT, 3, 4, dtype=torch.float64)
     kernels.backward(*inputs, *gradients, pose_gradient)
     assert_gradients_close(pose_gradient, expected, 1e-12)
 

@@ -8,10 +8,9 @@ def three_cameras() -> Cameras:
     return make_cameras(
         torch.randn(3, 3, 4).tolist(),
         [[20.0, 21.0, 8.0, 6.0]] * 3,
-        torch.randn(3, 6).tolist(),
+        torch.randn(3, 8).tolist(),
         [PINHOLE, FISHEYE, PINHOLE],
-        16,
-        12,
+        [[16, 12], [16, 12], [20, 10]],
         ["a", "b", "c"],
     )
 
@@ -27,7 +26,7 @@ def test_select_keeps_rows_together():
 
 def test_scaled_intrinsics_see_the_same_rays():
     scaled = three_cameras().scaled(0.4)  # 6.4 x 4.8 becomes 6 x 5
-    assert (scaled.width, scaled.height) == (6, 5)
+    assert scaled.sizes.tolist() == [[6, 5], [6, 5], [8, 4]]
     fx, fy, cx, cy = scaled.intrinsics[0].tolist()
     # corners of the image stay in the same direction
     for x, x_before in ((0, 0), (6, 16)):
@@ -39,6 +38,6 @@ def test_scaled_intrinsics_see_the_same_rays():
 def test_description_is_exact():
     cameras = three_cameras()
     again = Cameras.from_description(cameras.describe())
-    for name in ("camera_to_world", "intrinsics", "distortion", "lens"):
+    for name in ("camera_to_world", "intrinsics", "distortion", "lens", "sizes"):
         assert torch.equal(getattr(again, name), getattr(cameras, name))
-    assert (again.width, again.height, again.names) == (16, 12, ("a", "b", "c"))
+    assert again.names == ("a", "b", "c")

@@ -55,7 +55,7 @@ def load_images(folder: Path, config: DataConfig, format: str, suffix: str) -> S
         members = _hold_out(times)
     distinct, frame = np.unique(times, return_inverse=True)
     channels = max(info.channels for info in infos)
-    source = ImageSource(tuple(files), width, height, channels, config.downscale)
+    source = ImageSource(tuple(files), ((width, height),) * len(files), channels, config.downscale)
     return Scene(
         name=folder.resolve().name,
         path=folder,

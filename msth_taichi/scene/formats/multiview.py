@@ -61,7 +61,7 @@ def load(folder: Path, config: DataConfig) -> Scene:
         sizes = {"train": train, "test": count - train}
     rows = np.split(np.arange(len(entries)), np.cumsum(list(sizes.values()))[:-1])
     members = {name: cameras for name, cameras in zip(sizes, rows, strict=True) if len(cameras)}
-    source = VideoSource(tuple(files), num_frames, width, height, config.downscale)
+    source = VideoSource(tuple(files), num_frames, ((width, height),) * len(files), config.downscale)
     return Scene(
         name=folder.resolve().name,
         path=folder,

@@ -16,7 +16,7 @@ import numpy as np
 
 from msth_taichi.config import DataConfig
 from msth_taichi.errors import DataError
-from msth_taichi.lenses import FISHEYE, OPENCV, PINHOLE
+from msth_taichi.lenses import DISTORTION, FISHEYE, OPENCV, PINHOLE
 from msth_taichi.scene.cameras import Cameras, make_cameras
 from msth_taichi.scene.normalize import SceneTransform, normalize_poses
 from msth_taichi.scene.sources import FileInfo
@@ -25,7 +25,6 @@ SPLITS = ("train", "test", "val")
 SINGLE = "all"
 """Key of the entries of a lone transforms.json, which names no split."""
 
-DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 RIGID_TOLERANCE = 1e-3
 LARGEST = 1e30
 
@@ -204,8 +203,7 @@ def build_cameras(
         np.array([entry.intrinsics(width, height) for entry in entries]) / config.downscale,
         [distortion for _, distortion in lenses],
         [lens for lens, _ in lenses],
-        width // config.downscale,
-        height // config.downscale,
+        np.tile([width // config.downscale, height // config.downscale], (len(poses), 1)),
         _unique(names),
     )
     return cameras, transform
