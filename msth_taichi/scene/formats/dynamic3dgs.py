@@ -118,7 +118,7 @@ def _read_meta(path: Path) -> Meta:
             f"{path}: fn has {count} files at time 0, but {len(files[short])} at time {short}; make them equal"
         )
     for name in (name for row in files for name in row):
-        if not isinstance(name, str) or not name or "\0" in name:
+        if not isinstance(name, str) or not name or not name.isprintable():
             raise DataError(f"{path}: fn holds {name!r:.40}, which is no file name; correct it")
     shape = (len(files), count)
     ids = numbers(top["cam_id"], shape, f"{path}: cam_id")

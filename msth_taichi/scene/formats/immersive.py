@@ -75,7 +75,7 @@ def _read_models(path: Path) -> dict[str, dict[str, Any]]:
     models: dict[str, dict[str, Any]] = {}
     for k, entry in enumerate(entries):
         name = entry.get("name")
-        if not isinstance(name, str) or not name or Path(name).name != name or "\0" in name:
+        if not isinstance(name, str) or not name.isprintable() or not name or Path(name).name != name:
             raise DataError(f"{path}: entry {k} has no 'name' such as camera_0001; add it")
         if name in models:
             raise DataError(f"{path}: two entries are named {name}; remove one")

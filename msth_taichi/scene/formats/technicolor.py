@@ -98,7 +98,10 @@ def _find_images(folder: Path, count: int, path: Path) -> list[list[Path]]:
             frame, camera = map(int, match.groups())
             if camera >= count:
                 raise DataError(f"{file}: camera {camera}, but {path.name} ends with camera {count - 1}; add its line")
-            found.setdefault(frame, {})[camera] = file
+            members = found.setdefault(frame, {})
+            if camera in members:
+                raise DataError(f"{file}: same frame and camera as {members[camera].name}; keep one scene in a folder")
+            members[camera] = file
     if not found:
         raise DataError(f"{images}: no image such as Painter_undist_00001_00.png; put them there")
     for frame, members in sorted(found.items()):

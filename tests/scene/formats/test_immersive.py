@@ -154,6 +154,7 @@ def nothing(models: list) -> None:
         (nothing, ("not a list of cameras",)),
         (lambda models: models[1].pop("name"), ("entry 1", "'name'")),
         (lambda models: models[1].update(name="../camera_0002"), ("entry 1", "'name'")),
+        (lambda models: models[1].update(name="camera\n2"), ("entry 1", "'name'")),
         (lambda models: models[1].update(name="camera_0001"), ("two entries", "camera_0001")),
         (lambda models: models[1].pop("focal_length"), ("camera_0002", "no 'focal_length'")),
         (lambda models: models[1].update(focal_length=0), ("focal_length is 0",)),

@@ -108,6 +108,11 @@ def test_broken_image(folder):
     fails(folder, "Painter_undist_00151_03.png", "restore")
 
 
+def test_two_scenes_in_a_folder(rig, folder):
+    iio.imwrite(folder / "Train_undist_00151_03.png", rig.frames[3, 0])
+    fails(folder, "Train_undist_00151_03.png", "Painter_undist_00151_03.png", "one scene")
+
+
 def test_no_images(folder):
     for file in folder.glob("*.png"):
         file.unlink()
