@@ -78,7 +78,6 @@ def load(folder: Path, config: DataConfig) -> Scene:
         start = len(files)
         for c in range(len(meta.cameras)):
             own = [folder / IMAGES / meta.files[t][c] for t in range(used)]
-            _require(own)
             info = probe_image(own[0])
             still = _stands_still(meta, c, used)
             for t, file in enumerate(own):
@@ -149,10 +148,3 @@ def _view(meta: Meta, t: int, c: int, info: FileInfo, file: Path, still: bool) -
     intrinsics = resized((k[0, 0], k[1, 1], k[0, 2], k[1, 2]), size, info, file, meta.path)
     name = f"cam{meta.cameras[c]:02d}" + ("" if still else f"_{t:06d}")
     return View(name, opengl_from_opencv(world_to_camera), intrinsics, info.width, info.height)
-
-
-def _require(files: list[Path]) -> None:
-    missing = [file for file in files if not file.is_file()]
-    if missing:
-        more = f", and {len(missing) - 1} more of this camera" if len(missing) > 1 else ""
-        raise DataError(f"{missing[0]}: missing{more}; restore it, or use fewer frames with data.num_frames")

@@ -46,9 +46,6 @@ def load(folder: Path, config: DataConfig) -> Scene:
     path = folder / CALIBRATION
     models = _read_models(path)
     files = [folder / f"{name}.mp4" for name in models]
-    for file in files:
-        if not file.is_file():
-            raise DataError(f"{file}: missing, but {CALIBRATION} has its camera; restore the video or remove the entry")
     videos = probe_videos(files, config)
     views = [
         _view(name, model, info, file, path)

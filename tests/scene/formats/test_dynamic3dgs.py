@@ -129,10 +129,15 @@ def test_a_camera_that_moves(tmp_path):
     assert not scene.static_cameras and scene.cameras.names[1] == "cam00_000001"
 
 
-def test_missing_images(folder):
-    (folder / "ims/2/000000.png").unlink()
-    (folder / "ims/2/000002.png").unlink()
-    fails(folder, "ims/2/000000.png: missing", "1 more", "restore")
+def test_missing_image(folder):
+    (folder / "ims/2/000001.png").unlink()
+    fails(folder, "ims/2/000001.png: missing", "restore")
+
+
+@pytest.mark.parametrize("name", ["1" * 400, "../secret", "/etc/hostname"])
+def test_names_that_lead_nowhere(folder, name):
+    edit(folder, lambda meta: meta["fn"][0].__setitem__(0, name))
+    fails(folder, name)
 
 
 def test_missing_json(folder):

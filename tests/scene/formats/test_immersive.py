@@ -131,7 +131,7 @@ def test_a_video_without_calibration_is_not_used(rig, folder):
 
 def test_missing_video(folder):
     (folder / "camera_0003.mp4").unlink()
-    fails(folder, "camera_0003.mp4: missing", "restore", "remove the entry")
+    fails(folder, "camera_0003.mp4: missing", "restore")
 
 
 def test_truncated_video(rig, folder):
