@@ -72,11 +72,11 @@ def prepare(device: torch.device, sizes: Sizes) -> Setting:
     config = load_preset(sizes.preset, list(sizes.settings))
     scene = load_scene(sizes.scene, config.data)
     images = scene.images("train")
-    cameras, shape = images.camera.unique(), (scene.cameras.height, scene.cameras.width)
+    cameras, shape = images.camera.unique(), scene.cameras.size(0)[::-1]
     torch.manual_seed(0)
     model = RadianceField(config, scene.box).to(device).requires_grad_(False)
     model.compute = compute_dtype(config, device)
-    store = FrameStore(torch.empty(len(images), *shape, 3, dtype=torch.uint8, device=device), device)
+    store = FrameStore.of(torch.empty(len(images), *shape, 3, dtype=torch.uint8, device=device), device)
     generator = torch.Generator(device).manual_seed(0)
     dynamic = torch.rand(len(cameras), *shape, generator=generator, device=device) < DYNAMIC_SHARE
     sampler = StaticDynamicSampler(images, cameras, dynamic, config.sampler, device, generator)

@@ -30,7 +30,7 @@ from spans import Spans, Target
 
 import msth_taichi.model.field
 import msth_taichi.training.trainer
-from msth_taichi.config import load_preset
+from msth_taichi.config import DataConfig, load_preset
 from msth_taichi.kernels.room import room
 from msth_taichi.scene.cameras import Cameras
 from msth_taichi.scene.frames import FrameStore
@@ -128,18 +128,18 @@ def frames_traced_in_place() -> Iterator[None]:
     of passing through the host one by one."""
 
     def traced(
-        images: Images, cameras: Cameras, device: torch.device, gpu_memory: float, progress: bool = True
+        images: Images, cameras: Cameras, device: torch.device, config: DataConfig, progress: bool = True
     ) -> FrameStore:
         source = images.source
         assert isinstance(source, RoomSource)
-        size = (cameras.height, cameras.width)
+        size = cameras.size(0)[::-1]
         frames = torch.empty(len(images), *size, 3, dtype=torch.uint8, device=device)
         depth, moving = torch.empty(size, device=device), torch.empty(size, dtype=torch.uint8, device=device)
         poses, lenses = source.cameras.camera_to_world.to(device), source.cameras.intrinsics.to(device)
         for frame, key in zip(frames.unbind(), images.keys.tolist(), strict=True):
             camera, number = divmod(key, source.num_frames)
             room().render(poses, lenses, camera, number / source.num_frames, frame, depth, moving)
-        return FrameStore(frames, device)
+        return FrameStore.of(frames, device)
 
     with patch.object(FrameStore, "from_images", traced):
         yield
@@ -271,7 +271,7 @@ def peak_memory(trainer: Trainer, before: int) -> float | None:
     """GB of GPU memory that torch held at most, without the frames and what was there before."""
     if trainer.device.type != "cuda":
         return None
-    frames = trainer.store.frames
+    frames = trainer.store.pixels
     on_gpu = frames.nbytes if frames.device.type == "cuda" else 0
     return (torch.cuda.max_memory_allocated() - on_gpu - before) / 1e9
 

@@ -43,6 +43,12 @@ class DataConfig(Section):
     num_frames: int | None = Field(default=None, ge=1, description="use only the first frames of each video")
     downscale: int = Field(default=1, ge=1, le=16, description="divide the image size by this (area average)")
     gpu_memory: float = Field(default=16.0, gt=0, description="GB of frames kept on the GPU; larger stores stay in RAM")
+    ram_memory: float | None = Field(
+        default=None, ge=0, description="GB of frames kept in RAM, larger stores on disk; default: 70 % of what is free"
+    )
+    cache: str | None = Field(
+        default=None, description="folder of frames kept on disk; default: $MSTH_CACHE or ~/.cache/msth_taichi"
+    )
 
 
 class RayConfig(Section):

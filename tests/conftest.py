@@ -105,8 +105,7 @@ def make_rays(tiny_scene, device: torch.device):
         generator = torch.Generator().manual_seed(seed)
         cameras = tiny_scene.cameras
         camera, row, column = (
-            torch.randint(n, (count,), generator=generator).to(device)
-            for n in (len(cameras), *cameras.size(0)[::-1])
+            torch.randint(n, (count,), generator=generator).to(device) for n in (len(cameras), *cameras.size(0)[::-1])
         )
         times = torch.rand(count, generator=generator).to(device)
         return model.rays(cameras.to(device), camera, row, column, times)

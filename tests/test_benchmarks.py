@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from msth_taichi.config import DataConfig
 from msth_taichi.grids import GridSpec
 from msth_taichi.ops.hash_grid import hash_grid
 
@@ -216,9 +217,9 @@ def test_training_step_looks_at_frames_of_the_scene():
 
     scene = load_scene(SCENE)
     images = scene.images("train")
-    expected = FrameStore.from_images(images, scene.cameras, runtime.device(), 1.0, progress=False).frames
+    expected = FrameStore.from_images(images, scene.cameras, runtime.device(), DataConfig(), progress=False).pixels
     with module("bench_training_step").frames_traced_in_place():
-        traced = FrameStore.from_images(images, scene.cameras, runtime.device(), 1.0).frames
+        traced = FrameStore.from_images(images, scene.cameras, runtime.device(), DataConfig()).pixels
     assert torch.equal(traced, expected)
 
 

@@ -23,14 +23,18 @@ _PANEL_HEIGHT = 216  # pixels; smaller images are enlarged by a whole factor
 _BACKGROUND = {"white": 1.0, "random": 0.5}  # as RadianceField.background; black for the others
 
 
-def target_image(frame: np.ndarray, background: str) -> torch.Tensor:
+def target_image(frame: np.ndarray, background: str, render: torch.Tensor, masked: bool = False) -> torch.Tensor:
     """(H, W, 3) float32 in [0, 1]; straight alpha is composited on what is behind a render.
 
     Args:
-        frame: (H, W, 3 or 4) uint8.
+        frame: (H, W, 3 or 4, and one more if masked) uint8.
         background: `rays.background`.
+        render: (H, W, 3), shown where pixels are to be ignored, so that they make no difference.
+        masked: whether the last channel says which pixels count.
     """
-    image = torch.tensor(frame).float() / 255
+    image = torch.tensor(frame).to(render.device).float() / 255
+    if masked:
+        return torch.where(image[..., -1:] > 0, target_image(frame[..., :-1], background, render), render)
     if image.shape[-1] == 3:
         return image
     color, alpha = image[..., :3], image[..., 3:]
@@ -80,7 +84,7 @@ def write_comparison(
             key = int(images.camera[row]), float(images.time[row])
             image = (renders or {}).get(key) or render_image(run.model, scene.cameras, *key)
             limits = limits or depth_range(image)
-            target = target_image(frame, run.config.rays.background).to(image["rgb"])
+            target = target_image(frame, run.config.rays.background, image["rgb"], images.masked)
             panels = comparison_panels(image, target, limits)
             factor = max(1, _PANEL_HEIGHT // len(target))
             picture = mosaic({k: v.repeat(factor, axis=0).repeat(factor, axis=1) for k, v in panels.items()})

@@ -90,7 +90,7 @@ def evaluate(
         output = render_image(run.model, scene.cameras, camera, time)
         if on_render:
             on_render(camera, time, output)
-        target = target_image(frame, run.config.rays.background).to(output["rgb"])
+        target = target_image(frame, run.config.rays.background, output["rgb"], chosen.masked)
         name = scene.cameras.names[camera]
         view = name if scene.static_cameras else split
         views.setdefault(view, []).append(
@@ -205,10 +205,11 @@ def _protocol(run: Run, scene: Scene, split: str, every: int, views: dict[str, l
         "every": every,
         "views": list(views),
         "images": sum(map(len, views.values())),
-        "resolution": scene.cameras.sizes[scene.images(split).camera].unique(dim=0).tolist(),
+        "resolutions": scene.cameras.sizes[scene.images(split).camera].unique(dim=0).tolist(),
         "near": rays.near_render or rays.near,
         "background": rays.background,
         "color": "sRGB values in [0, 1] as stored; renders clamped, no colour correction per camera",
+        "ignored": "pixels that a mask leaves out are taken from the render" if scene.images(split).masked else "none",
         "psnr": "10 log10(1 / MSE) per image, then the mean; psnr_pooled is of the mean MSE",
         "ssim": "11 x 11 Gaussian, sigma 1.5, data range 1; ssim2: data range 2; ms_ssim: five scales",
         "d_ssim": "(1 - ssim) / 2; d_ssim2: (1 - ssim2) / 2; d_ms_ssim: (1 - ms_ssim) / 2",

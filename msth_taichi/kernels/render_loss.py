@@ -47,6 +47,7 @@ def render_loss_kernels(dtype: torch.dtype, last_sample: bool) -> SimpleNamespac
         t_edges: matrix,  # (N, S+1)
         target: matrix,  # (N, 3)
         background: matrix,  # (N, 3), or empty
+        kept: ti.types.ndarray(dtype=real, ndim=1),  # (N,) factor of the colour's error, or empty for 1
         distortion: real,  # weights of the terms
         sparse: real,
         weights: matrix,  # (N, S)
@@ -90,12 +91,16 @@ def render_loss_kernels(dtype: torch.dtype, last_sample: bool) -> SimpleNamespac
             if ti.static(not last_sample):
                 back = vec3(background[ray, 0], background[ray, 1], background[ray, 2])
             error = color + transmitted * back - vec3(target[ray, 0], target[ray, 1], target[ray, 2])
+            if kept.shape[0] > 0:
+                error *= kept[ray]
             terms[0, ray] = error.dot(error) / 3
             terms[1, ray] = distortion * spread
             terms[2, ray] = sparse * fog / samples
 
             if passed.shape[1] > 0:
                 slope_of_color = 2 * error / 3
+                if kept.shape[0] > 0:
+                    slope_of_color *= kept[ray]
                 behind = real(0.0)
                 weight_sum = 0
                 distance_sum = 0

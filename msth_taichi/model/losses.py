@@ -40,6 +40,7 @@ def losses(
     anneal: float = 1.0,
     train_proposals: bool = False,
     background: torch.Tensor | None = None,
+    kept: torch.Tensor | None = None,
 ) -> Losses:
     """What rays should have looked like; terms of weight zero are left out.
 
@@ -52,6 +53,7 @@ def losses(
         anneal: see `RadianceField.sample`.
         train_proposals: whether the proposals take part.
         background: (N, 3) colour behind the samples; None for the colour of the last sample.
+        kept: (N,) 1 where a ray's colour counts, else 0; None where all count.
     """
     samples = model.sample(rays, jitter=jitter, anneal=anneal, train_proposals=train_proposals)
     found = model.field(rays, samples.t_edges, model.compute)
@@ -65,6 +67,7 @@ def losses(
         background,
         config.distortion,
         config.sparse,
+        kept,
     )
     weights = {"rgb": 1.0, "distortion": config.distortion, "sparse": config.sparse}
     terms = {name: term for (name, weight), term in zip(weights.items(), out.terms, strict=True) if weight}

@@ -270,7 +270,4 @@ def render_image(
         parts["depth"].append(out.depth)
         parts["accumulation"].append(out.accumulation)
         parts["mask"].append(out.mask)
-    return {
-        name: torch.cat(values).view(height, width, *values[0].shape[1:])
-        for name, values in parts.items()
-    }
+    return {name: torch.cat(values).view(height, width, *values[0].shape[1:]) for name, values in parts.items()}

@@ -33,6 +33,7 @@ def render_loss(
     background: torch.Tensor | None,
     distortion: float = 0.0,
     sparse: float = 0.0,
+    kept: torch.Tensor | None = None,
 ) -> RenderLoss:
     """Composite rays, compare them with their pixels, and add what keeps the weights together and space empty.
 
@@ -53,6 +54,7 @@ def render_loss(
         background: (N, 3) colours behind the samples; None for the colour of each ray's last sample.
         distortion: weight of L_d.
         sparse: weight of the sparse term.
+        kept: (N,) factor of the difference C - target of each ray, 0 where a pixel is to be ignored; default 1.
     Returns:
         A `RenderLoss`, differentiable once in both logits.
     Raises:
@@ -75,9 +77,11 @@ def render_loss(
     check("t_edges", t_edges, tuple(s_edges.shape), real)
     if background is not None:
         check("background", background, (rays, 3), real)
+    if kept is not None:
+        check("kept", kept, (rays,), real)
     training = torch.is_grad_enabled() and (density_logits.requires_grad or color_logits.requires_grad)
     total, terms, weights = _RenderLoss.apply(
-        density_logits, color_logits, s_edges, t_edges, target, background, distortion, sparse, training
+        density_logits, color_logits, s_edges, t_edges, target, background, kept, distortion, sparse, training
     )  # type: ignore[misc]
     return RenderLoss(total, terms, weights)
 
@@ -85,8 +89,9 @@ def render_loss(
 class _RenderLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, density_logits, color_logits, s_edges, t_edges, target, background, distortion, sparse, training: bool
-    ):
+        ctx, density_logits, color_logits, s_edges, t_edges, target, background, kept, distortion, sparse,
+        training: bool,
+    ):  # fmt: skip
         rays = len(target)
         samples = s_edges.shape[1] - 1
         weights = target.new_empty(rays, samples)
@@ -98,7 +103,8 @@ class _RenderLoss(torch.autograd.Function):
         if rays:
             back = target.new_empty(0, 3) if background is None else background
             render_loss_kernels(density_logits.dtype, background is None).both(
-                density_logits, color_logits, s_edges, t_edges, target, back, distortion, sparse,
+                density_logits, color_logits, s_edges, t_edges, target, back,
+                target.new_empty(0) if kept is None else kept, distortion, sparse,
                 weights, terms, scratch[0], scratch[1], density_gradient, color_gradient,
             )  # fmt: skip
         terms = terms.sum(1) / max(rays, 1)
@@ -113,4 +119,4 @@ class _RenderLoss(torch.autograd.Function):
         # kept per ray: in float16 the mean's gradients would vanish
         scale = total_gradient / max(ctx.rays, 1)
         density_gradient, color_gradient = ctx.saved_tensors
-        return density_gradient * scale, color_gradient * scale, *(None,) * 7
+        return density_gradient * scale, color_gradient * scale, *(None,) * 8

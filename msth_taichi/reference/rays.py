@@ -61,7 +61,7 @@ def project(
     distortion: torch.Tensor,
     lens: torch.Tensor,
 ) -> torch.Tensor:
-    """Pixels (N, 2) of points (N, 3) in the camera's OpenGL axes, in front of it (fisheye, equirectangular: anywhere)."""
+    """Pixels (N, 2) of points (N, 3) in the camera's OpenGL axes, in front of it (fisheye, panorama: anywhere)."""
     intrinsics, distortion, lens = intrinsics[camera], distortion[camera], lens[camera]
     x, y, z = (points * points.new_tensor([1, -1, -1])).unbind(1)
     plane = torch.stack([x, y], dim=1) / z[:, None]

@@ -39,7 +39,7 @@ def make_sampler(
     if config.kind == "uniform":
         return UniformSampler(images, scene.cameras, device, generator)
     cameras, variance = temporal_variance(store, images)
-    return StaticDynamicSampler(images, cameras, variance > config.variance, config, device, generator)
+    return StaticDynamicSampler(images, cameras, [v > config.variance for v in variance], config, device, generator)
 
 
 def require_suited(scene: Scene, config: SamplerConfig) -> None:

@@ -4,6 +4,7 @@ Letters: N rays of a batch, r static : dynamic ratio, n times of a dynamic pixel
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -66,7 +67,7 @@ class StaticDynamicSampler:
     Args:
         images: the table to draw from, of cameras that stand still.
         cameras: (U,) int64 ascending, rows of the scene's cameras.
-        dynamic: (U, H, W) bool, pixels that change.
+        dynamic: of each camera, (H, W) bool, pixels that change.
         config: ratio and repeats.
         device: where batches are made.
         generator: on `device`; all randomness comes from it.
@@ -79,7 +80,7 @@ class StaticDynamicSampler:
         self,
         images: Images,
         cameras: torch.Tensor,
-        dynamic: torch.Tensor,
+        dynamic: Sequence[torch.Tensor],
         config: SamplerConfig,
         device: torch.device,
         generator: torch.Generator,
@@ -91,11 +92,14 @@ class StaticDynamicSampler:
         self._order = images.camera.argsort(stable=True).to(device)
         self._start = (frames.cumsum(0) - frames).to(device)
         self._frames = frames.to(device)
-        self._height, self._width = dynamic.shape[1:]
-        self._dynamic = dynamic.to(device).flatten().nonzero()[:, 0]
+        self._width = torch.tensor([d.shape[1] for d in dynamic], device=device)
+        counts = torch.tensor([d.numel() for d in dynamic])
+        self._ends = counts.cumsum(0).to(device)  # pixels of all cameras up to each
+        self._first = self._ends - counts.to(device)
+        self._dynamic = torch.cat([d.to(device).flatten() for d in dynamic]).nonzero()[:, 0]
         # static pixels are too many to list: the k-th is k plus the number of dynamic ones before it
         self._static_before = self._dynamic - torch.arange(len(self._dynamic), device=device)
-        self._statics = dynamic.numel() - len(self._dynamic)
+        self._statics = int(counts.sum()) - len(self._dynamic)
         self._config = config
         self._device = device
         self._generator = generator
@@ -117,8 +121,8 @@ class StaticDynamicSampler:
         moving = self._dynamic[moving].repeat_interleave(repeats, dim=1)[:, :dynamic]
         cell = torch.cat([resting, moving], dim=1).flatten()
 
-        pixels = self._height * self._width
-        camera, pixel = cell // pixels, cell % pixels
+        camera = torch.searchsorted(self._ends, cell, right=True)
+        pixel, width = cell - self._first[camera], self._width[camera]
         frames = self._frames[camera]
         uniform = torch.rand(len(cell), generator=self._generator, device=self._device)
         # float32 rounding may reach the upper end
@@ -126,7 +130,7 @@ class StaticDynamicSampler:
         flags = torch.zeros(batches, count, dtype=torch.bool, device=self._device)
         flags[:, static:] = True
         image = self._order[self._start[camera] + frame]
-        return PixelBatch(image, pixel // self._width, pixel % self._width, flags.flatten())
+        return PixelBatch(image, pixel // width, pixel % width, flags.flatten())
 
     def _draw(self, pixels: int, batches: int, count: int) -> torch.Tensor:
         """(batches, count) numbers below `pixels`."""

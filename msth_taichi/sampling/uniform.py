@@ -15,15 +15,17 @@ class UniformSampler:
 
     Args:
         images: the table to draw from.
-        cameras: for the image size.
+        cameras: for the sizes of images.
         device: where batches are made.
         generator: on `device`; all randomness comes from it.
     """
 
     def __init__(self, images: Images, cameras: Cameras, device: torch.device, generator: torch.Generator):
-        self._pixels_per_image = cameras.height * cameras.width
-        self._width = cameras.width
-        self._total = len(images) * self._pixels_per_image
+        sizes = cameras.sizes[images.camera]
+        ends = sizes.prod(1).cumsum(0)
+        self._total = int(ends[-1])
+        self._ends, self._width = ends.to(device), sizes[:, 0].to(device)  # pixels of all images up to each
+        self._first = self._ends - sizes.prod(1).to(device)
         self._device = device
         self._generator = generator
 
@@ -31,6 +33,7 @@ class UniformSampler:
         """`batches` batches of N = `count` pixels, one after the other; alike for every step."""
         count *= batches
         drawn = torch.randint(self._total, (count,), generator=self._generator, device=self._device)
-        image, pixel = drawn // self._pixels_per_image, drawn % self._pixels_per_image
+        image = torch.searchsorted(self._ends, drawn, right=True)
+        pixel, width = drawn - self._first[image], self._width[image]
         dynamic = torch.zeros(count, dtype=torch.bool, device=self._device)
-        return PixelBatch(image, pixel // self._width, pixel % self._width, dynamic)
+        return PixelBatch(image, pixel // width, pixel % width, dynamic)

@@ -97,6 +97,12 @@ class Images:
         """Whether the last channel of a frame says which pixels count."""
         return self._source().masked
 
+    @property
+    def origin(self) -> str:
+        """A file that frames come from, or what makes them."""
+        files = getattr(self.source, "files", None)
+        return str(files[0].resolve()) if files else type(self.source).__name__
+
     def fingerprint(self) -> list[Any]:
         """Plain values that change when the frames do."""
         return [self.keys.tolist(), *self._source().fingerprint()]

@@ -7,6 +7,7 @@ exactly.
 Letters: N rays of a batch.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -34,12 +35,14 @@ class Batch:
         target: (N, 3) colours.
         jitter: (samplers, N) in [0, 1).
         background: (N, 3) colour behind the samples; None for the colour of the last sample.
+        kept: (N,) 1 where a ray counts, 0 where its pixel is to be ignored; None where all count.
     """
 
     rays: Rays
     target: torch.Tensor
     jitter: torch.Tensor
     background: torch.Tensor | None
+    kept: torch.Tensor | None = None
 
 
 class Batches:
@@ -70,22 +73,37 @@ class Batches:
         self._camera, self._time = images.camera.to(device), images.time.to(device)
         self._store, self._sampler, self._generator = store, sampler, generator
         self._ahead = max(1, min(AHEAD, _MOST_RAYS // config.training.rays_per_step))
+        self._masked = images.masked
         self._block = -1
-        self._before = generator.get_state()
         self._batches: list[Batch] = []
+        self._state = generator.get_state()  # before the present block was drawn
+        # pixels that are not on the device are fetched while the block before theirs is trained on
+        self._fetches = store.pixels.device != device or store.tier == "disk"
+        self._next: tuple[int, torch.Tensor, Callable[[], list[Batch]]] | None = None
 
     def at(self, step: int) -> Batch:
         """The batch of a step; steps are asked for in order."""
-        if step // self._ahead != self._block:
-            self._block, self._before = step // self._ahead, self._generator.get_state()
-            self._batches = self._draw(self._block * self._ahead)
+        block = step // self._ahead
+        if block != self._block:
+            if self._next is None or self._next[0] != block:
+                self._next = self._request(block)
+            self._block, self._state, finish = self._next
+            self._batches, self._next = finish(), None
+            if self._fetches:
+                self._next = self._request(block + 1)
         return self._batches[step % self._ahead]
 
     def random_state(self, step: int) -> torch.Tensor:
         """State of the generator from which a training resumed at `step` goes on as this one does."""
-        return self._before if step // self._ahead == self._block else self._generator.get_state()
+        if step // self._ahead == self._block:
+            return self._state
+        return self._generator.get_state() if self._next is None else self._next[1]
 
-    def _draw(self, step: int) -> list[Batch]:
+    def _request(self, block: int) -> tuple[int, torch.Tensor, Callable[[], list[Batch]]]:
+        """A block with the generator's state before it, and a function that waits for its pixels."""
+        return block, self._generator.get_state(), self._draw(block * self._ahead)
+
+    def _draw(self, step: int) -> Callable[[], list[Batch]]:
         count = self._config.training.rays_per_step
         pixels = self._sampler.sample(step, count, self._ahead)
         rays = self._model.rays(
@@ -94,13 +112,21 @@ class Batches:
         jitter = self._random(self._ahead, len(self._model.proposals) + 1, count)
         random = self._random(self._ahead * count, 3) if self._config.rays.background == "random" else None
         background = self._model.background(self._ahead * count, random)
-        target = self._store.gather(pixels.image, pixels.row, pixels.column)
-        if target.shape[1] == 4:
-            alpha = target[:, 3:]
-            target = target[:, :3] * alpha + (1 - alpha) * background  # type: ignore[operator] checked at the start
-        backgrounds = [None] * self._ahead if background is None else background.split(count)
-        parts = zip(rays.split(count), target.split(count), jitter, backgrounds, strict=True)
-        return [Batch(*part) for part in parts]
+        fetched = self._store.request(pixels.image, pixels.row, pixels.column)
+
+        def finish() -> list[Batch]:
+            target, kept = fetched(), [None] * self._ahead
+            if self._masked:
+                target, kept = target[:, :-1], target[:, -1].contiguous().split(count)
+            if target.shape[1] == 4:
+                alpha = target[:, 3:]
+                target = target[:, :3] * alpha + (1 - alpha) * background  # type: ignore[operator] checked at the start
+            backgrounds = [None] * self._ahead if background is None else background.split(count)
+            targets = target.contiguous().split(count)
+            parts = zip(rays.split(count), targets, jitter, backgrounds, kept, strict=True)
+            return [Batch(*part) for part in parts]
+
+        return finish
 
     def _random(self, *shape: int) -> torch.Tensor:
         return torch.rand(*shape, generator=self._generator, device=self._store.device)

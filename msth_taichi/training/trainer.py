@@ -112,9 +112,7 @@ class Trainer:
         self.generator = torch.Generator(device).manual_seed(settings.seed)
         self.state = State()
         self.images = scene.images("train")
-        self.store = FrameStore.from_images(
-            self.images, scene.cameras, device, config.data.gpu_memory, progress=progress
-        )
+        self.store = FrameStore.from_images(self.images, scene.cameras, device, config.data, progress=progress)
         sampler = make_sampler(scene, self.store, config.sampler, device, self.generator)
         self.batches = Batches(
             self.model, config, scene.cameras.to(device), self.images, self.store, sampler, self.generator
@@ -179,6 +177,7 @@ class Trainer:
             anneal=anneal_exponent(step, config.rays.anneal_steps),
             train_proposals=due,
             background=batch.background,
+            kept=batch.kept,
         )
         self._bad_step = torch.where(found.total.isfinite(), self._bad_step, self._bad_step.clamp(max=step + 1))
         self.optimizer.param_groups[0]["lr"] = learning_rate(step, config.training)

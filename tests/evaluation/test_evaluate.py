@@ -27,7 +27,7 @@ def test_result_is_saved_with_its_protocol_and_pictures(run, tiny_scene):
     assert json.loads((run.path / "eval" / f"step-{run.step:08d}.json").read_text()) == result
     protocol = result["protocol"]
     assert protocol["split"] == "test" and protocol["every"] == 1 and protocol["images"] == 4
-    assert protocol["resolution"] == [24, 18] and protocol["background"] == run.config.rays.background
+    assert protocol["resolutions"] == [[24, 18]] and protocol["background"] == run.config.rays.background
     assert set(protocol["versions"]) == {"msth_taichi", "torch", "taichi"}
     pictures = list((run.path / "eval" / f"step-{run.step:08d}").iterdir())
     assert [picture.name for picture in pictures] == ["test00.png"]
@@ -89,7 +89,7 @@ def test_unknown_split_is_named(run, tiny_scene):
 def test_straight_alpha_is_composited_on_the_background(background, value):
     frame = np.array([[[255, 0, 0, 255], [255, 0, 0, 0], [0, 255, 0, 51]]], np.uint8)
     expected = torch.tensor([[[1.0, 0, 0], [value] * 3, [0.8 * value, 0.2 + 0.8 * value, 0.8 * value]]])
-    torch.testing.assert_close(target_image(frame, background), expected)
+    torch.testing.assert_close(target_image(frame, background, torch.zeros(*frame.shape[:2], 3)), expected)
 
 
 def test_scene_is_found_again_and_another_one_refused(run, tiny_scene):

@@ -14,7 +14,7 @@ NEAR, FAR = 0.05, 100.0
 def ray(device: torch.device, position: list[float], box: float | None, near: float = NEAR, far: float = FAR) -> Rays:
     """One ray from `position` along -z, exactly parallel to two axes."""
     pose = [[[1, 0, 0, position[0]], [0, 1, 0, position[1]], [0, 0, 1, position[2]]]]
-    cameras = make_cameras(pose, [[1, 1, 0.5, 0.5]], [[0] * 6], [PINHOLE], 1, 1, ["a"]).to(device)
+    cameras = make_cameras(pose, [[1, 1, 0.5, 0.5]], [[0] * 8], [PINHOLE], [[1, 1]], ["a"]).to(device)
     zero = torch.zeros(1, dtype=torch.int64, device=device)
     return camera_rays(cameras, zero, zero, zero, torch.full((1,), 0.25, device=device), near, far, box)
 

@@ -72,6 +72,23 @@ def test_matches_the_slow_path(device, background):
         assert_gradients_close(value, truth, 1e-5)
 
 
+@pytest.mark.parametrize("background", [True, False])
+def test_ignored_pixels_make_no_difference(device, background):
+    """They take no part in the colour's term and its gradient; the others are as before."""
+    inputs = random_inputs(13, 21, device, background=background)
+    kept = (torch.arange(13, device=device) % 3 > 0).float()
+    assert_matches(
+        lambda *x: losses(lambda *y: render_loss(*y, kept), inputs)(*x).total,
+        lambda *x: losses(lambda *y: twin.render_loss(*y, kept), inputs)(*x)[0],
+        inputs[:2],
+    )
+    inputs[4] = torch.where(kept[:, None] > 0, inputs[4], 1 - inputs[4])
+    assert torch.equal(
+        render_loss(*inputs, *BOTH, kept).terms,
+        render_loss(*[*inputs[:4], inputs[4] * kept[:, None], inputs[5]], *BOTH, kept).terms,
+    )
+
+
 @pytest.mark.gradcheck
 @pytest.mark.parametrize("background", [True, False])
 def test_finite_differences(background):

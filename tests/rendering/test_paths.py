@@ -41,7 +41,8 @@ def scene(poses: np.ndarray, frames: int = 5, static: bool = True) -> Scene:
     """The last camera is held out; each static camera sees every frame, each moving one a single frame."""
     count = len(poses)
     names = [f"cam{k}" for k in range(count)]
-    cameras = make_cameras(poses, [[50.0, 50, 16, 12]] * count, [[0.1] + [0.0] * 5] * count, [1] * count, 32, 24, names)
+    lenses = [[50.0, 50, 16, 12]] * count, [[0.1] + [0.0] * 7] * count, [1] * count, [[32, 24]] * count
+    cameras = make_cameras(poses, *lenses, names)
     if static:
         train = (np.repeat(np.arange(count - 1), frames), np.tile(np.arange(frames), count - 1))
         test = (np.full(frames, count - 1), np.arange(frames)[::-1].copy())
@@ -155,7 +156,7 @@ def test_time_sweeps_over_the_frames(name):
 
 def test_made_paths_are_pinhole_views_of_the_training_size():
     cameras = make_path(scene(RIGS["ring"]), "orbit", 3).cameras
-    assert (cameras.width, cameras.height) == (32, 24)
+    assert (cameras.sizes == torch.tensor([32, 24])).all()
     assert cameras.lens.tolist() == [0, 0, 0] and not cameras.distortion.any()
     assert cameras.camera_to_world.dtype == torch.float32 and cameras.camera_to_world.shape == (3, 3, 4)
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from msth_taichi.config import SamplerConfig
+from msth_taichi.config import DataConfig, SamplerConfig
 from msth_taichi.errors import ConfigError
 from msth_taichi.sampling import StaticDynamicSampler, UniformSampler, make_sampler
 from msth_taichi.sampling.static_dynamic import dynamic_pixels, dynamic_rays, dynamic_repeats
@@ -20,8 +20,8 @@ def images() -> Images:
 
 
 def cameras():
-    pose = torch.eye(4)[None, :3]
-    return make_cameras(pose, [[5, 5, 3, 2.5]], torch.zeros(1, 6), [0], WIDTH, HEIGHT, ["a"])
+    pose = torch.eye(4)[:3].repeat(5, 1, 1)
+    return make_cameras(pose, [[5, 5, 3, 2.5]] * 5, torch.zeros(5, 8), [0] * 5, [[WIDTH, HEIGHT]] * 5, list("abcde"))
 
 
 def dynamic_mask(device: torch.device) -> torch.Tensor:
@@ -194,7 +194,7 @@ def test_make_sampler_finds_what_moves():
     device = torch.device("cpu")
     scene = load_scene("synthetic:cameras=2,test_cameras=1,frames=6,width=32,height=24")
     images = scene.images("train")
-    store = FrameStore.from_images(images, scene.cameras, device, 1.0, progress=False)
+    store = FrameStore.from_images(images, scene.cameras, device, DataConfig(), progress=False)
     generator = torch.Generator().manual_seed(0)
     config = SamplerConfig(kind="static_dynamic", ratio=1, ratio_end=1)
     batch = make_sampler(scene, store, config, device, generator).sample(0, 2000)
@@ -208,7 +208,7 @@ def test_make_sampler_finds_what_moves():
 
 def test_cameras_that_move_have_no_static_pixels(tmp_path):
     scene = load_scene(data_sets.dnerf(tmp_path))
-    store = FrameStore(torch.zeros(4, 12, 16, 4, dtype=torch.uint8), torch.device("cpu"))
+    store = FrameStore.of(torch.zeros(4, 12, 16, 4, dtype=torch.uint8), torch.device("cpu"))
     config = SamplerConfig(kind="static_dynamic")
     with pytest.raises(ConfigError, match=r"static_dynamic.*move; use sampler\.kind='uniform'"):
         make_sampler(scene, store, config, torch.device("cpu"), torch.Generator())
@@ -216,6 +216,6 @@ def test_cameras_that_move_have_no_static_pixels(tmp_path):
 
 def test_one_frame_says_nothing_about_change():
     scene = load_scene("synthetic:frames=1")
-    store = FrameStore(torch.zeros(8, 72, 96, 3, dtype=torch.uint8), torch.device("cpu"))
+    store = FrameStore.of(torch.zeros(8, 72, 96, 3, dtype=torch.uint8), torch.device("cpu"))
     with pytest.raises(ConfigError, match="two images or more"):
         make_sampler(scene, store, SamplerConfig(kind="static_dynamic"), torch.device("cpu"), torch.Generator())

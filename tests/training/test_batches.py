@@ -19,14 +19,17 @@ def make_batches(tiny_scene, tiny_config, device):
     """make_batches("rays.background=random") -> Batches, and their generator, of frames whose colours say where they
     come from: image, row and column, and opacity if there are four channels."""
 
-    def make(*settings: str, channels: int = 3, seed: int = 5) -> tuple[Batches, torch.Generator]:
+    def make(
+        *settings: str, channels: int = 3, seed: int = 5, tier: str | None = None
+    ) -> tuple[Batches, torch.Generator]:
         config = changed(tiny_config, f"training.rays_per_step={COUNT}", *settings)
         images, cameras = tiny_scene.images("train"), tiny_scene.cameras.to(device)
-        shape = (len(images), cameras.height, cameras.width)
+        shape = (len(images), *cameras.size(0)[::-1])
         colors = torch.stack(torch.meshgrid(*(torch.arange(n) for n in shape), indexing="ij"), dim=-1)
         opacity = (colors.sum(-1, keepdim=True) % 2) * 255
         frames = torch.cat([colors, opacity], dim=-1)[..., :channels].to(torch.uint8).contiguous().to(device)
-        store = FrameStore(frames, device)
+        store = FrameStore.of(frames, device)
+        store.tier = tier or store.tier
         generator = torch.Generator(device).manual_seed(seed)
         sampler = make_sampler(tiny_scene, store, config.sampler, device, generator)
         model = RadianceField(config, 1.0).to(device)
@@ -70,6 +73,18 @@ def test_rays_look_at_their_colours(make_batches, tiny_scene, device, sampler):
         assert (batch.jitter >= 0).all() and (batch.jitter < 1).all()
         assert all(x.is_contiguous() for x in tensors(batch) if x is not batch.rays.harmonics)
     assert seen == set(range(len(images)))
+
+
+@pytest.mark.parametrize("sampler", ["uniform", "static_dynamic"])
+def test_pixels_fetched_ahead_are_the_same(make_batches, sampler):
+    """Also after a training that stops within a block, at its end, or before its first step is resumed."""
+    near, _ = make_batches(f"sampler.kind={sampler}", "rays.background=random")
+    far, _ = make_batches(f"sampler.kind={sampler}", "rays.background=random", tier="disk")
+    assert torch.equal(near.random_state(0), far.random_state(0))
+    for step in range(2 * AHEAD + 1):
+        for a, b in zip(tensors(near.at(step)), tensors(far.at(step)), strict=True):
+            assert torch.equal(a, b)
+        assert torch.equal(near.random_state(step + 1), far.random_state(step + 1))
 
 
 def test_every_step_has_its_own(make_batches):

@@ -72,7 +72,7 @@ def test_frames_lie_on_the_gpu_where_they_fit(tiny_scene, tiny_config, tmp_path)
     cuda = torch.device("cuda")
     near = Trainer(tiny_scene, tiny_config, tmp_path / "a", cuda, progress=False)
     far = Trainer(tiny_scene, changed(tiny_config, "data.gpu_memory=1e-9"), tmp_path / "b", cuda, progress=False)
-    assert near.store.frames.is_cuda and not far.store.frames.is_cuda
+    assert near.store.tier == "gpu" and far.store.tier == "ram"
     for trainer in (near, far):
         assert all(term.is_cuda and term.isfinite() for term in trainer.step().values())
 

@@ -85,7 +85,7 @@ def test_a_truncated_checkpoint_is_named(tiny_run_copy, name):
 def test_the_written_part_of_a_run_is_read_back(tiny_scene, tiny_config, tmp_path):
     write_run(tmp_path / "run", tiny_config, tiny_scene)
     assert load_config(tmp_path / "run" / "config.toml") == tiny_config
-    assert json.loads((tmp_path / "run" / "scene.json").read_text())["cameras"]["width"] == 24
+    assert json.loads((tmp_path / "run" / "scene.json").read_text())["cameras"]["sizes"][0] == [24, 18]
 
 
 def test_precision_follows_the_device(tiny_config):

@@ -213,9 +213,10 @@ class Transparent:
     """Frames of another source with an alpha channel: the left half opaque, the right half clear and black."""
 
     channels = 4
+    masked = False
 
     def __init__(self, source):
-        self.source = source
+        self.source, self.parts = source, source.parts
 
     def read(self, keys):
         for frame in self.source.read(keys):

@@ -1,0 +1,105 @@
+"""Decoded frames on disk: written once, shared by processes, thrown away with `msth cache --clear`.
+
+A file holds the pixels of a table of images and is named after all that they depend on: files with their sizes and
+times, the frames that are used, and the downscale. A change of any gives another name.
+
+Letters: K images.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+
+from msth_taichi.config import DataConfig
+from msth_taichi.errors import DataError
+from msth_taichi.files import replacing, write_json
+from msth_taichi.scene.decoding import decode
+from msth_taichi.scene.scene import Images
+
+VERSION = 1
+"""Of the layout; raised when older files can no longer be read."""
+
+SUFFIX = ".frames"
+
+
+def cache_folder(config: DataConfig | None = None) -> Path:
+    """Where caches are kept: `data.cache`, else $MSTH_CACHE, else ~/.cache/msth_taichi."""
+    chosen = (config.cache if config else None) or os.environ.get("MSTH_CACHE")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "msth_taichi"
+
+
+def cached_frames(images: Images, sizes: torch.Tensor, config: DataConfig, progress: bool = True) -> Path:
+    """The file with the pixels of all images, one after the other; it is written if it is not there.
+
+    Args:
+        images: a table of K images.
+        sizes: (K, 2) width and height.
+        config: for the folder.
+        progress: show a bar.
+    Raises:
+        DataError: a file cannot be decoded, or the disk does not take the cache.
+    """
+    description = {"version": VERSION, "images": images.fingerprint(), "sizes": sizes.tolist()}
+    key = hashlib.sha256(json.dumps(description).encode()).hexdigest()[:20]
+    path = cache_folder(config) / f"{key}{SUFFIX}"
+    counts = sizes.prod(1) * images.channels
+    starts, total = (counts.cumsum(0) - counts).tolist(), int(counts.sum())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):  # another process may be writing the same
+            if not (path.is_file() and path.stat().st_size == total):
+                _write(path, images, starts, total, progress)
+    except OSError as error:
+        raise DataError(f"{path.parent}: {error.strerror or error}; choose another data.cache") from error
+    return path
+
+
+def _write(path: Path, images: Images, starts: list[int], total: int, progress: bool) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        # a full disk is better met now than after an hour
+        if hasattr(os, "posix_fallocate") and total:
+            os.posix_fallocate(file.fileno(), 0, total)
+
+        def write(row: int, frame: np.ndarray) -> None:
+            left, place = np.ascontiguousarray(frame).reshape(-1).data, starts[row]
+            while len(left):
+                done = os.pwrite(file.fileno(), left, place)
+                left, place = left[done:], place + done
+
+        decode(images, write, "caching frames", progress)
+    write_json(path.with_suffix(".json"), {"images": len(images), "bytes": total, "source": images.origin})
+
+
+def caches(folder: Path) -> list[tuple[Path, int, str]]:
+    """Files in a folder of caches, with their bytes and where their frames come from."""
+    found = []
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        try:
+            origin = json.loads(path.with_suffix(".json").read_text())["source"]
+        except (OSError, ValueError, KeyError, TypeError):
+            origin = "?"
+        found.append((path, path.stat().st_size, str(origin)))
+    return found
+
+
+def clear(folder: Path) -> int:
+    """Remove all caches, and what a killed process left of one; returns the bytes that this gives back."""
+    freed = 0
+    for pattern in (f"*{SUFFIX}", f".*{SUFFIX}", "*.json", "*.lock"):
+        for path in folder.glob(pattern):
+            freed += path.stat().st_size
+            path.unlink()
+    return freed
+
+
+def free_disk(config: DataConfig) -> float:
+    """Bytes that the disk of the cache has left."""
+    folder = cache_folder(config).absolute()
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return float(shutil.disk_usage(existing).free)
