@@ -12,7 +12,7 @@ import torch
 
 from msth_taichi.config import DataConfig
 from msth_taichi.errors import DataError
-from msth_taichi.lenses import FISHEYE, OPENCV, PINHOLE
+from msth_taichi.lenses import DISTORTION, FISHEYE, OPENCV, PINHOLE
 from msth_taichi.scene.scene import load_scene
 from msth_taichi.scene.sources import VideoSource
 from tests.scene import data_sets
@@ -29,7 +29,7 @@ def test_multiview(tmp_path):
         25,
     )
     assert scene.cameras.names == ("cam01", "cam02", "cam03", "cam00")
-    assert (scene.cameras.width, scene.cameras.height) == (WIDTH, HEIGHT)
+    assert scene.cameras.sizes.unique(dim=0).tolist() == [[WIDTH, HEIGHT]]
     assert train.camera.tolist() == [c for c in range(3) for _ in range(FRAMES)]
     assert test.camera.tolist() == [3] * FRAMES
     assert train.frame.tolist() == list(range(FRAMES)) * 3
@@ -143,7 +143,7 @@ def test_lenses(tmp_path, values, lens):
     edit_json(tmp_path / "transforms.json", lambda top: (top.pop("camera_model"), top.update(values)))
     cameras = load_scene(tmp_path).cameras
     assert cameras.lens.unique().tolist() == [lens]
-    expected = [values.get(key, 0.0) for key in ("k1", "k2", "k3", "k4", "p1", "p2")]
+    expected = [values.get(key, 0.0) for key in DISTORTION]
     assert torch.allclose(cameras.distortion[0], torch.tensor(expected))
 
 
@@ -156,13 +156,13 @@ def test_distortion_at_the_top_replaces_that_of_frames_as_a_whole(tmp_path):
             frame.update(k1=0.5, k2=0.5)
 
     edit_json(tmp_path / "transforms.json", spoil)
-    assert torch.allclose(load_scene(tmp_path).cameras.distortion[0], torch.tensor([0.1, 0, 0, 0, 0, 0]))
+    assert torch.allclose(load_scene(tmp_path).cameras.distortion[0], torch.tensor([0.1, 0, 0, 0, 0, 0, 0, 0]))
 
 
 def test_downscale_averages_and_scales_intrinsics(tmp_path):
     data_sets.images(tmp_path)
     scene = load_scene(tmp_path, DataConfig(downscale=2))
-    assert (scene.cameras.width, scene.cameras.height) == (8, 6)
+    assert scene.cameras.sizes.unique(dim=0).tolist() == [[8, 6]]
     assert scene.cameras.intrinsics[0].tolist() == [9.0, 9.5, 4.25, 3.25]
     image = picture(int(scene.images("train").keys[0])).astype(float)
     expected = (image[::2, ::2] + image[1::2, ::2] + image[::2, 1::2] + image[1::2, 1::2]) / 4
@@ -230,8 +230,8 @@ SPOILT = {
     "video empty": (MULTIVIEW, lambda f: (f / VIDEO).write_bytes(b""), VIDEO, "restore"),
     "video cut off": (MULTIVIEW, truncate(VIDEO), VIDEO, "restore"),
     "video short": (MULTIVIEW, lambda f: write_video(f / VIDEO, frames=3), VIDEO, "data.num_frames=3"),
-    "video of another size": (MULTIVIEW, lambda f: write_video(f / VIDEO, width=32), "cam02.mp4", "one size"),
-    "video is not w x h": (MULTIVIEW, edit(TRAIN, lambda top: top.update(w=32)), "cam01.mp4", "correct w, h"),
+    "video of another shape": (MULTIVIEW, lambda f: write_video(f / VIDEO, width=32), "cam02.mp4", "without cropping"),
+    "video is not w x h": (MULTIVIEW, edit(TRAIN, lambda top: top.update(w=32)), "cam01.mp4", "without cropping"),
     "image missing": (DNERF, remove("test/r_001.png"), "test/r_001.png", "restore"),
     "image unreadable": (
         DNERF,
@@ -239,13 +239,13 @@ SPOILT = {
         "val/r_000.png",
         "restore",
     ),
-    "image of another size": (
+    "image of another shape": (
         IMAGES,
         lambda f: iio.imwrite(f / "images/003.png", picture(3, width=20)),
         "images/003.png",
-        "one size",
+        "without cropping",
     ),
-    "image is not w x h": (IMAGES, edit(ONE, frame(2, h=13)), "images/002.png", "correct w, h"),
+    "image is not w x h": (IMAGES, edit(ONE, frame(2, h=13)), "images/002.png", "without cropping"),
     "image of 16 bits": (
         IMAGES,
         lambda f: iio.imwrite(f / "images/003.png", picture(3)[..., 0].astype(np.uint16)),
@@ -268,6 +268,7 @@ SPOILT = {
     "unknown suffix": (IMAGES, edit(ONE, frame(0, file_path="a.exr")), "", ".png"),
     "no pose": (IMAGES, edit(ONE, without("transform_matrix")), ONE, "add"),
     "no time": (DNERF, edit(TRAIN, without("time")), TRAIN, "'time'; add"),
+    "no first time": (DNERF, edit(TRAIN, without("time", 0)), TRAIN, "'time'; add"),
     "no focal length": (DNERF, edit(TRAIN, without("camera_angle_x", -1)), TRAIN, "add the focal length"),
     "no num_frames": (MULTIVIEW, edit(TRAIN, without("num_frames", -1)), TRAIN, "'num_frames'; add"),
     "num_frames differ": (
@@ -281,7 +282,7 @@ SPOILT = {
     "time not a number": (IMAGES, edit(ONE, frame(3, time="late")), ONE, "finite number"),
     "time beyond float": (IMAGES, edit(ONE, frame(3, time=10**400)), ONE, "finite number"),
     "time negative": (DNERF, edit(TEST, frame(1, time=-0.1)), TEST, "[0, 1]"),
-    "width of 0": (MULTIVIEW, edit(TRAIN, lambda top: top.update(w=0)), "cam01.mp4", "correct w, h"),
+    "width of 0": (MULTIVIEW, edit(TRAIN, lambda top: top.update(w=0)), TRAIN, "write the size"),
     "distortion not a number": (IMAGES, edit(ONE, frame(3, k1=math.nan)), ONE, "finite number"),
     "angle not a number": (
         DNERF,
@@ -349,7 +350,7 @@ def test_a_short_video_is_found_where_the_header_states_no_length(tmp_path):
 
 def test_a_video_that_ends_early_is_named_while_reading(tmp_path):
     write_video(tmp_path / "a.mp4", frames=3)
-    source = VideoSource((tmp_path / "a.mp4",), 5, WIDTH, HEIGHT)
+    source = VideoSource((tmp_path / "a.mp4",), 5, ((WIDTH, HEIGHT),))
     with pytest.raises(DataError, match=r"a\.mp4: ends before frame 3, .*data\.num_frames"):
         list(source.read(np.arange(5)))
 

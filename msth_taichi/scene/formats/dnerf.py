@@ -4,13 +4,16 @@ from pathlib import Path
 
 from msth_taichi.config import DataConfig
 from msth_taichi.scene.formats.images import load_images
-from msth_taichi.scene.formats.transforms import first_file_path, has_transforms
+from msth_taichi.scene.formats.transforms import first_entry, has_transforms
 from msth_taichi.scene.scene import Scene
 
 
 def detects(folder: Path) -> bool:
-    """Whether the entries leave out the suffix."""
-    return has_transforms(folder) and not Path(first_file_path(folder)).suffix
+    """Whether the entries leave out the suffix and have a time."""
+    if not has_transforms(folder):
+        return False
+    entry = first_entry(folder)
+    return not Path(entry.path).suffix and "time" in entry.values
 
 
 def load(folder: Path, config: DataConfig) -> Scene:

@@ -1,27 +1,16 @@
-"""Images with a pose and a time each, such as the frames of one moving camera.
+"""Images with a pose each, and a time each unless nothing moves, such as the frames of one moving camera."""
 
-Letters: K images.
-"""
-
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from msth_taichi.config import DataConfig
-from msth_taichi.scene.formats.transforms import (
-    SINGLE,
-    build_cameras,
-    common_size,
-    first_file_path,
-    frames_per_second,
-    has_transforms,
-    read_splits,
-)
-from msth_taichi.scene.scene import Scene, make_images
-from msth_taichi.scene.sources import IMAGE_SUFFIXES, ImageSource, probe_image
+from msth_taichi.scene.assemble import image_scene
+from msth_taichi.scene.formats.transforms import first_file_path, frames_per_second, has_transforms, read_table
+from msth_taichi.scene.scene import Scene
+from msth_taichi.scene.sources import IMAGE_SUFFIXES, probe_image
 
 HOLD_OUT = 8
-"""Of one transforms.json, every 8th image in order of time is held out, the middle of its group."""
+"""Where nothing says who tests, every 8th image in order of time does, the middle of its group."""
 
 
 def detects(folder: Path) -> bool:
@@ -40,37 +29,34 @@ def load(folder: Path, config: DataConfig) -> Scene:
 
 def load_images(folder: Path, config: DataConfig, format: str, suffix: str) -> Scene:
     """`load` for `file_path` entries that want `suffix` after them."""
-    splits = read_splits(folder)
-    entries = [entry for split in splits.values() for entry in split]
+    table = read_table(folder)
+    entries = table.entries
     files = [entry.file(suffix) for entry in entries]
-    times = np.array([entry.time() for entry in entries])
+    # without any time all images show one moment; with some, the others' is missing
+    moves = any("time" in entry.values for entry in entries)
+    times = [entry.time() if moves else 0.0 for entry in entries]
     infos = [probe_image(file) for file in files]
-    width, height = common_size(entries, infos, files)
-    names = [Path(entry.values["file_path"]).as_posix() for entry in entries]
-    cameras, transform = build_cameras(entries, names, width, height, config)
-
-    rows = np.split(np.arange(len(entries)), np.cumsum([len(split) for split in splits.values()])[:-1])
-    members = dict(zip(splits, rows, strict=True))
-    if SINGLE in members:
-        members = _hold_out(times)
-    distinct, frame = np.unique(times, return_inverse=True)
-    channels = max(info.channels for info in infos)
-    source = ImageSource(tuple(files), ((width, height),) * len(files), channels, config.downscale)
-    return Scene(
-        name=folder.resolve().name,
-        path=folder,
-        cameras=cameras,
-        splits={name: make_images(k, times[k], frame[k], k, source) for name, k in members.items() if len(k)},
-        transform=transform,
-        box=config.box,
-        num_frames=len(distinct),
-        fps=frames_per_second(entries[0], 30.0),
+    views = [
+        entry.view(Path(entry.path).as_posix(), file, info)
+        for entry, file, info in zip(entries, files, infos, strict=True)
+    ]
+    masks = [entry.mask(info) for entry, info in zip(entries, infos, strict=True)]
+    order = sorted(range(len(entries)), key=lambda row: (times[row], entries[row].path))
+    return image_scene(
+        folder,
+        config,
         format=format,
-        static_cameras=False,
+        views=views,
+        files=files,
+        camera=range(len(files)),
+        times=times,
+        splits=table.splits or hold_out(order),
+        fps=frames_per_second(entries[0], 30.0),
+        masks=masks,
     )
 
 
-def _hold_out(times: np.ndarray) -> dict[str, np.ndarray]:
-    order = np.argsort(times, kind="stable")
-    test = order[min(HOLD_OUT // 2, len(order) - 1) :: HOLD_OUT] if len(order) > 1 else order[:0]
-    return {"train": np.setdiff1d(order, test), "test": np.sort(test)}
+def hold_out(order: Sequence[int]) -> dict[str, list[int]]:
+    """Splits of rows in order of time; a lone one trains."""
+    test = order[min(HOLD_OUT // 2, len(order) - 1) :: HOLD_OUT] if len(order) > 1 else []
+    return {"train": sorted(set(order).difference(test)), "test": sorted(test)}

@@ -1,35 +1,35 @@
-"""Reading and checking the json that all formats share: `frames`, poses, intrinsics.
+"""Reading and checking the json that nerfstudio's family of formats shares: `frames`, poses, intrinsics.
 
 Every problem is a DataError of one line that names the file and the remedy, found before a frame is decoded.
-
-Letters: C cameras.
+What nerfstudio's own programs note for themselves is ignored: `applied_transform`, `applied_scale`,
+`orientation_override`, `ply_file_path`, `depth_file_path`.
 """
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from msth_taichi.config import DataConfig
 from msth_taichi.errors import DataError
-from msth_taichi.lenses import DISTORTION, FISHEYE, OPENCV, PINHOLE
-from msth_taichi.scene.cameras import Cameras, make_cameras
-from msth_taichi.scene.normalize import SceneTransform, normalize_poses
-from msth_taichi.scene.sources import FileInfo
+from msth_taichi.lenses import DISTORTION, EQUIRECTANGULAR, FISHEYE, OPENCV, ORTHOGRAPHIC, PINHOLE
+from msth_taichi.scene.assemble import LARGEST, RIGID_TOLERANCE, View
+from msth_taichi.scene.formats.calibration import resized
+from msth_taichi.scene.sources import FileInfo, probe_image
 
 SPLITS = ("train", "test", "val")
 SINGLE = "all"
 """Key of the entries of a lone transforms.json, which names no split."""
 
-RIGID_TOLERANCE = 1e-3
-LARGEST = 1e30
-
-_PERSPECTIVE = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV")
-_FISHEYE = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
+_PERSPECTIVE = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
+_LENSES = {
+    **dict.fromkeys(_PERSPECTIVE, OPENCV),
+    **dict.fromkeys(("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE"), FISHEYE),
+    "EQUIRECTANGULAR": EQUIRECTANGULAR,
+    **dict.fromkeys(("ORTHOPHOTO", "ORTHOGRAPHIC"), ORTHOGRAPHIC),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,19 +43,49 @@ class Entry:
     def __str__(self) -> str:
         return f"{self.json}: frame {self.index}"
 
+    @property
+    def path(self) -> str:
+        """Its file's name in the json."""
+        return self.values["file_path"]
+
     def file(self, suffix: str = "") -> Path:
         """The file it names, relative to its json."""
-        return self.json.parent / (self.values["file_path"] + suffix)
+        return self.json.parent / (self.path + suffix)
+
+    def mask(self, info: FileInfo) -> Path | None:
+        """The image that says which of its pixels count, None without.
+
+        Raises:
+            DataError: missing, unreadable or of another size than the file.
+        """
+        name = self.values.get("mask_path")
+        if name is None:
+            return None
+        if not isinstance(name, str) or not name:
+            raise DataError(f"{self}: mask_path is {name!r:.40}; write the name of an image or leave it out")
+        mask = probe_image(self.json.parent / name)
+        if (mask.width, mask.height) != (info.width, info.height):
+            raise DataError(
+                f"{self.json.parent / name}: {mask.width}x{mask.height}, but its image is {info.width}x{info.height}; "
+                "bring both to one size"
+            )
+        return self.json.parent / name
 
     def number(self, key: str, default: float | None = None) -> float:
         """A finite number."""
         value = self.values.get(key, default)
         if value is None:
             raise DataError(f"{self} has no '{key}'; add it")
-        # no setting of a camera is near 1e30, and float32 holds it
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST:
             raise DataError(f"{self}: {key} is {value!r:.40}; write a finite number")
         return float(value)
+
+    def whole(self, key: str, least: int, default: int | None = None) -> int:
+        """A whole number of at least `least`."""
+        count = self.number(key, default)
+        if count != int(count) or count < least:
+            raise DataError(f"{self.json}: {key} is {count:g}; write a whole number of at least {least}")
+        return int(count)
 
     def time(self) -> float:
         """In [0, 1]."""
@@ -87,31 +117,58 @@ class Entry:
             raise DataError(f"{self}: transform_matrix is not rigid ({found}); remove scale, shear and mirroring")
         return matrix[:3]
 
-    def intrinsics(self, width: int, height: int) -> list[float]:
-        """fx, fy, cx, cy in pixels of a file of this size."""
-        if "fl_x" in self.values:
-            fx = self.number("fl_x")
-        elif "camera_angle_x" in self.values:
-            angle = self.number("camera_angle_x")
-            if not 0 < angle < math.pi:
-                raise DataError(f"{self}: camera_angle_x is {angle:g}; write the field of view in radians")
-            fx = 0.5 * width / math.tan(0.5 * angle)
-        else:
-            raise DataError(f"{self} has neither 'fl_x' nor 'camera_angle_x'; add the focal length in pixels")
-        fy = self.number("fl_y", fx)
-        if min(fx, fy) <= 0:
-            raise DataError(f"{self}: focal length is {min(fx, fy):g}; write a positive number of pixels")
-        return [fx, fy, self.number("cx", width / 2), self.number("cy", height / 2)]
+    def view(self, name: str, file: Path, info: FileInfo) -> View:
+        """The camera it describes, of a file that may be a smaller or larger copy of what was calibrated."""
+        width, height = self.number("w", info.width), self.number("h", info.height)
+        if min(width, height) < 1:
+            raise DataError(f"{self}: w={width:g}, h={height:g}; write the size in pixels of the images it is for")
+        intrinsics = resized(self.intrinsics(width, height), (width, height), info, file, self.json)
+        return View(name, self.pose(), intrinsics, info.width, info.height, *self.lens())
 
     def lens(self) -> tuple[int, list[float]]:
         """Lens code and distortion; perspective cameras without distortion are pinholes."""
         model = self.values.get("camera_model", "OPENCV")
-        if model not in _PERSPECTIVE + _FISHEYE:
-            raise DataError(f"{self}: unknown camera_model {model!r}; use one of {', '.join(_PERSPECTIVE + _FISHEYE)}")
-        distortion = [self.number(key, 0.0) for key in DISTORTION]
-        if model in _FISHEYE:
-            return FISHEYE, distortion
-        return (OPENCV if any(distortion) else PINHOLE), distortion
+        lens = _LENSES.get(model) if isinstance(model, str) else None
+        if lens is None:
+            raise DataError(f"{self}: unknown camera_model {model!r:.40}; use one of {', '.join(_LENSES)}")
+        read = DISTORTION if lens == OPENCV else DISTORTION[:4] if lens == FISHEYE else ()
+        distortion = [self.number(key, 0.0) if key in read else 0.0 for key in DISTORTION]
+        return (PINHOLE if lens == OPENCV and not any(distortion) else lens), distortion
+
+    def intrinsics(self, width: float, height: float) -> list[float]:
+        """fx, fy, cx, cy for images of this size."""
+        lens, _ = self.lens()
+        center = [self.number("cx", width / 2), self.number("cy", height / 2)]
+        if lens == EQUIRECTANGULAR:
+            # nerfstudio counts half turns: half the width is its focal length
+            fx, fy = self.number("fl_x", width / 2) / math.pi, self.number("fl_y", height) / math.pi
+        elif "fl_x" in self.values:
+            fx = self.number("fl_x")
+            fy = self.number("fl_y", fx)
+        elif "camera_angle_x" in self.values and lens != ORTHOGRAPHIC:
+            angle = self.number("camera_angle_x")
+            if not 0 < angle < math.pi:
+                raise DataError(f"{self}: camera_angle_x is {angle:g}; write the field of view in radians")
+            fx = 0.5 * width / math.tan(0.5 * angle)
+            fy = self.number("fl_y", fx)
+        else:
+            raise DataError(f"{self} has neither 'fl_x' nor 'camera_angle_x'; add the focal length in pixels")
+        if min(fx, fy) <= 0:
+            raise DataError(f"{self}: focal length is {min(fx, fy):g}; write a positive number of pixels")
+        return [fx, fy, *center]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """All entries of a folder.
+
+    Args:
+        entries: of one json after the other.
+        splits: rows of `entries`; empty where nothing says who trains and who tests.
+    """
+
+    entries: list[Entry]
+    splits: dict[str, list[int]]
 
 
 def has_transforms(folder: Path) -> bool:
@@ -121,13 +178,32 @@ def has_transforms(folder: Path) -> bool:
     )
 
 
-def first_file_path(folder: Path) -> str:
-    """`file_path` of the first entry, which tells the formats apart.
+def first_entry(folder: Path) -> Entry:
+    """The first entry, which tells the formats apart.
 
     Raises:
         DataError: a json is missing, cannot be read, or has no entry.
     """
-    return next(iter(read_splits(folder).values()))[0].values["file_path"]
+    return next(iter(read_splits(folder).values()))[0]
+
+
+def first_file_path(folder: Path) -> str:
+    """`file_path` of the first entry."""
+    return first_entry(folder).path
+
+
+def read_table(folder: Path) -> Table:
+    """Entries of all json of a folder, and who trains and tests.
+
+    Raises:
+        DataError: see `read_splits`; or a list of file names has one that no entry has.
+    """
+    splits = read_splits(folder)
+    entries = [entry for split in splits.values() for entry in split]
+    if SINGLE in splits:
+        return Table(entries, _listed_splits(entries))
+    rows = iter(range(len(entries)))
+    return Table(entries, {name: [next(rows) for _ in split] for name, split in splits.items()})
 
 
 def read_splits(folder: Path) -> dict[str, list[Entry]]:
@@ -147,6 +223,37 @@ def read_splits(folder: Path) -> dict[str, list[Entry]]:
     return {split: _read_entries(path) for split, path in paths.items() if path.exists()}
 
 
+def frames_per_second(entry: Entry, default: float) -> float:
+    """`fps` of the json, else `default`."""
+    fps = entry.number("fps", default)
+    if fps <= 0:
+        raise DataError(f"{entry.json}: fps is {fps:g}; write a positive number")
+    return fps
+
+
+def _listed_splits(entries: list[Entry]) -> dict[str, list[int]]:
+    """Rows that nerfstudio's lists of file names at the top level name; without "test", those of "val" test."""
+    rows: dict[Path, list[int]] = {}
+    for row, entry in enumerate(entries):
+        rows.setdefault(Path(entry.path), []).append(row)
+    splits: dict[str, list[int]] = {}
+    for split in SPLITS:
+        key = f"{split}_filenames"
+        names = entries[0].values.get(key)
+        if names is None:
+            continue
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise DataError(f"{entries[0].json}: {key} is not a list of names; correct it or leave it out")
+        if missing := [name for name in names if Path(name) not in rows]:
+            raise DataError(f"{entries[0].json}: {key} has '{missing[0]:.80}', but no frame has; correct one of both")
+        splits[split] = [row for name in names for row in rows[Path(name)]]
+    if splits and not splits.get("train"):
+        raise DataError(f"{entries[0].json}: lists who tests but not who trains; add 'train_filenames'")
+    if "val" in splits:
+        splits.setdefault("test", splits["val"])
+    return splits
+
+
 def _read_entries(path: Path) -> list[Entry]:
     try:
         top = json.loads(path.read_text())
@@ -157,6 +264,8 @@ def _read_entries(path: Path) -> list[Entry]:
         raise DataError(f"{path}: no list 'frames' of objects; add one entry per image or camera")
     if not frames:
         raise DataError(f"{path}: zero images in 'frames'; add one entry per image or camera")
+    # a start belongs to one file
+    top.pop("start_frame", None)
     # any distortion at the top level makes the whole of it global, so that two lenses never mix
     dropped = DISTORTION if any(key in top for key in DISTORTION) else ()
     entries = []
@@ -167,61 +276,3 @@ def _read_entries(path: Path) -> list[Entry]:
             raise DataError(f"{entry} has no 'file_path'; add the name of its file")
         entries.append(entry)
     return entries
-
-
-def common_size(entries: Sequence[Entry], infos: Sequence[FileInfo], files: Sequence[Path]) -> tuple[int, int]:
-    """The width and height that all files and all json agree on.
-
-    Raises:
-        DataError: two files differ, or a file differs from its json's w and h.
-    """
-    width, height = infos[0].width, infos[0].height
-    for entry, info, file in zip(entries, infos, files, strict=True):
-        size = f"{info.width}x{info.height}"
-        if (info.width, info.height) != (width, height):
-            raise DataError(f"{file}: {size}, but {files[0]} is {width}x{height}; bring all files to one size")
-        w, h = entry.number("w", info.width), entry.number("h", info.height)
-        if (w, h) != (info.width, info.height):
-            raise DataError(
-                f"{file}: {size}, but {entry} says w={w:g}, h={h:g}; "
-                "correct w, h and the intrinsics, or restore the file"
-            )
-    return width, height
-
-
-def build_cameras(
-    entries: Sequence[Entry], names: Sequence[str], width: int, height: int, config: DataConfig
-) -> tuple[Cameras, SceneTransform]:
-    """Normalised cameras of all entries together, for files of this size divided by `config.downscale`."""
-    if min(width, height) < config.downscale:
-        raise DataError(f"data.downscale={config.downscale}: images of {width}x{height} have no pixel left; use less")
-    poses = np.stack([entry.pose() for entry in entries])
-    lenses = [entry.lens() for entry in entries]
-    transform = normalize_poses(poses, config)
-    cameras = make_cameras(
-        transform.apply_poses(poses),
-        np.array([entry.intrinsics(width, height) for entry in entries]) / config.downscale,
-        [distortion for _, distortion in lenses],
-        [lens for lens, _ in lenses],
-        np.tile([width // config.downscale, height // config.downscale], (len(poses), 1)),
-        _unique(names),
-    )
-    return cameras, transform
-
-
-def frames_per_second(entry: Entry, default: float) -> float:
-    """`fps` of the json, else `default`."""
-    fps = entry.number("fps", default)
-    if fps <= 0:
-        raise DataError(f"{entry.json}: fps is {fps:g}; write a positive number")
-    return fps
-
-
-def _unique(names: Sequence[str]) -> list[str]:
-    """Names with a number after those that repeat."""
-    seen: dict[str, int] = {}
-    unique = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        unique.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
-    return unique

@@ -1,0 +1,25 @@
+"""NeRF's synthetic scenes: D-NeRF's json without a time, as nothing moves."""
+
+from pathlib import Path
+
+from msth_taichi.config import DataConfig
+from msth_taichi.scene.formats.images import load_images
+from msth_taichi.scene.formats.transforms import first_entry, has_transforms
+from msth_taichi.scene.scene import Scene
+
+
+def detects(folder: Path) -> bool:
+    """Whether the entries leave out the suffix and have no time."""
+    if not has_transforms(folder):
+        return False
+    entry = first_entry(folder)
+    return not Path(entry.path).suffix and "time" not in entry.values
+
+
+def load(folder: Path, config: DataConfig) -> Scene:
+    """Images with transforms_{train,test[,val]}.json, all at time 0; RGBA stays RGBA.
+
+    Raises:
+        DataError: names the file, what is wrong with it, and the remedy.
+    """
+    return load_images(folder, config, format="nerf_synthetic", suffix=".png")
