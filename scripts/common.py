@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -16,20 +16,21 @@ _USAGE_ERRORS: tuple[type[Exception], ...] = tuple(
 )
 
 
-def run(command: Callable[..., Any]) -> None:
-    """Parse the command line, call `command`, exit.
+def run(*commands: Callable[..., Any]) -> None:
+    """Parse the command line, call the command, exit. Of several, the first argument is the command's name.
 
     Exit status: 0 done, 2 something the user can mend, told in one line on stderr, 130 stopped by the user.
     """
     # torch's threads spin while they wait, which beside a busy program costs a factor of two
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.exit(status(command, sys.argv[1:]))
+    sys.exit(status(commands, sys.argv[1:]))
 
 
-def status(command: Callable[..., Any], arguments: list[str]) -> int:
-    """The exit status of `command` called with these arguments."""
+def status(commands: Sequence[Callable[..., Any]], arguments: list[str]) -> int:
+    """The exit status of the command called with these arguments."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(command)
+    for command in commands:
+        app.command()(command)
     try:
         result = app(arguments or ["--help"], standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):

@@ -21,11 +21,14 @@ def server() -> Iterator[FileServer]:
 
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture):
-    """call(module.command, *arguments) -> exit status, stdout, stderr; as from the command line."""
+    """call(module.command, *arguments) -> exit status, stdout, stderr; as from the command line.
+
+    Of a script with several commands, a tuple of them.
+    """
     from common import status
 
     def run(command, *arguments):
-        code = status(command, [str(argument) for argument in arguments])
+        code = status(command if isinstance(command, tuple) else (command,), [str(argument) for argument in arguments])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
