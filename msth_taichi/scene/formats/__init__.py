@@ -1,6 +1,7 @@
 """One module per format on disk, each with `detects(folder) -> bool` and `load(folder, config) -> Scene`."""
 
 from msth_taichi.scene.formats import (
+    campus,
     dnerf,
     dycheck,
     dynamic3dgs,
@@ -13,5 +14,17 @@ from msth_taichi.scene.formats import (
     technicolor,
 )
 
-FORMATS = (multiview, dnerf, nerf_synthetic, images, n3v, immersive, technicolor, dynamic3dgs, dycheck, hypernerf)
-"""In the order in which they are tried; each json matches at most one."""
+FORMATS = (
+    campus,
+    multiview,
+    dnerf,
+    nerf_synthetic,
+    images,
+    n3v,
+    immersive,
+    technicolor,
+    dynamic3dgs,
+    dycheck,
+    hypernerf,
+)
+"""In the order in which they are tried. A folder matches at most one, but Campus is multi-view video too."""
