@@ -244,17 +244,22 @@ def main(
     measured: Callable[[torch.device, argparse.Namespace], Result],
     page: Callable[[Result], str],
     parser: argparse.ArgumentParser,
+    cpu_sizes: bool = False,
 ) -> None:
-    """Measure, print, and write `name`.md and .json with a stamp; exit with status 2 on an error of the user's."""
+    """Measure, print, and write `name`.md and .json with a stamp; exit with status 2 on an error of the user's.
+
+    `cpu_sizes` says that the benchmark has something to measure on a CPU beside its small sizes.
+    """
     options = parser.parse_args()
     try:
         device = runtime.init(options.arch)
-        if device.type == "cpu" and not options.small:
+        if device.type == "cpu" and not options.small and not cpu_sizes:
             raise MsthError("full sizes need a GPU: add --small")
         result = {"stamp": stamp(device, options.commit), **measured(device, options)}
         text = page(result)
         print(text)
-        save(options.results, f"{name}_small" if options.small else name, result, text)
+        suffix = "_small" if options.small else "_cpu" if device.type == "cpu" else ""
+        save(options.results, name + suffix, result, text)
     except MsthError as error:
         print("error:", error, file=sys.stderr)
         sys.exit(2)

@@ -33,7 +33,10 @@ class Section(BaseModel):
 class DataConfig(Section):
     """From the user's files to the scene: orientation, centring, scaling, what is loaded."""
 
-    orientation: Literal["up", "none"] = Field(default="up", description="'up' turns the cameras' mean up axis to +z")
+    orientation: Literal["up", "forward", "none"] = Field(
+        default="up",
+        description="'up' turns the cameras' mean up axis to +z, 'forward' their mean viewing direction to -z, y up",
+    )
     center: bool = Field(default=True, description="move the mean camera position to the origin")
     auto_scale: bool = Field(default=True, description="scale so that the largest camera coordinate is 1")
     scale_factor: float = Field(default=0.5, gt=0, description="further scale after auto_scale")
@@ -71,6 +74,14 @@ class RayConfig(Section):
     samples: int = Field(default=48, ge=2, le=1024, description="samples per ray given to the field")
     anneal_steps: int = Field(
         default=5000, ge=0, description="steps over which proposal weights sharpen; 0 turns annealing off"
+    )
+    bounds: Literal["settings", "data"] = Field(
+        default="settings", description="'data' takes near, and without contraction far, from the data set or its poses"
+    )
+    ndc: bool = Field(
+        default=False,
+        description="normalised device coordinates, for rigs that look one way; with contraction 'none', "
+        "data.orientation 'forward', spacing 'uniform'; near is then the near plane",
     )
     background: Literal["last_sample", "black", "white", "random"] = Field(
         default="last_sample", description="colour behind the last sample, and behind transparent pixels"
@@ -205,6 +216,15 @@ class Config(Section):
     sampler: SamplerConfig = Field(default_factory=SamplerConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+
+    @model_validator(mode="after")
+    def _ndc_fits(self) -> "Config":
+        rays = self.rays
+        if rays.ndc and (rays.contraction, rays.spacing, self.data.orientation) != ("none", "uniform", "forward"):
+            raise ValueError(
+                "rays.ndc needs rays.contraction='none', rays.spacing='uniform' and data.orientation='forward'"
+            )
+        return self
 
 
 def preset_names() -> list[str]:

@@ -198,6 +198,7 @@ def _means(frames: list[dict[str, Any]]) -> dict[str, float | None]:
 
 def _protocol(run: Run, scene: Scene, split: str, every: int, views: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     rays = run.config.rays
+    sizes = scene.cameras.sizes[scene.images(split).camera].unique(dim=0).tolist()
     device = next(run.model.parameters()).device
     return {
         "data": scene.name,
@@ -205,7 +206,7 @@ def _protocol(run: Run, scene: Scene, split: str, every: int, views: dict[str, l
         "every": every,
         "views": list(views),
         "images": sum(map(len, views.values())),
-        "resolutions": scene.cameras.sizes[scene.images(split).camera].unique(dim=0).tolist(),
+        "resolution": sizes[0] if len(sizes) == 1 else sizes,
         "near": rays.near_render or rays.near,
         "background": rays.background,
         "color": "sRGB values in [0, 1] as stored; renders clamped, no colour correction per camera",

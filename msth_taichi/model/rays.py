@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from msth_taichi.model.ndc import ndc_parameter, ndc_rays
 from msth_taichi.ops.rays import generate_rays
 from msth_taichi.ops.spherical_harmonics import spherical_harmonics
 from msth_taichi.scene.cameras import Cameras
@@ -23,6 +24,7 @@ class Rays:
         near: (N,) distance of the first sample.
         far: (N,) distance of the last sample.
         harmonics: (16, N) spherical harmonics of the directions, where they are at hand.
+        ndc: (N, 2) for `ndc_distance`, where origins and directions are normalised device coordinates.
     """
 
     origins: torch.Tensor
@@ -31,6 +33,7 @@ class Rays:
     near: torch.Tensor
     far: torch.Tensor
     harmonics: torch.Tensor | None = None
+    ndc: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.origins)
@@ -38,8 +41,10 @@ class Rays:
     def split(self, count: int) -> list["Rays"]:
         """Parts of `count` rays."""
         per_ray = (self.origins, self.directions, self.times, self.near, self.far)
-        harmonics = [None] * -(-len(self) // count) if self.harmonics is None else self.harmonics.split(count, dim=1)
-        return [Rays(*parts) for parts in zip(*(x.split(count) for x in per_ray), harmonics, strict=True)]
+        none = [None] * -(-len(self) // count)
+        harmonics = none if self.harmonics is None else self.harmonics.split(count, dim=1)
+        ndc = none if self.ndc is None else self.ndc.split(count)
+        return [Rays(*parts) for parts in zip(*(x.split(count) for x in per_ray), harmonics, ndc, strict=True)]
 
 
 def camera_rays(
@@ -51,6 +56,7 @@ def camera_rays(
     near: float,
     far: float,
     box: float | None = None,
+    ndc: float | None = None,
 ) -> Rays:
     """Rays through pixel centres.
 
@@ -64,6 +70,8 @@ def camera_rays(
         far: last distance, scene units.
         box: half edge of a box around the origin that rays are clipped to; None for no box. A ray that misses
             it is left with near = far, so that nothing lies on it.
+        ndc: near plane of normalised device coordinates, in which origins and directions then are, and in which
+            the box is; None for scene coordinates.
 
     Example:
         >>> pixel = torch.tensor([3])
@@ -79,6 +87,10 @@ def camera_rays(
         cameras.distortion,
         cameras.lens,
     )
+    harmonics, depth = spherical_harmonics(directions), None
+    if ndc is not None:
+        origins, directions, depth = ndc_rays(origins, directions, ndc)
+        near, far = ndc_parameter(near, ndc), ndc_parameter(far, ndc)
     nears, fars = torch.full_like(times, near), torch.full_like(times, far)
     if box is not None:
         with torch.no_grad():
@@ -86,4 +98,4 @@ def camera_rays(
             a, b = (-box - origins) * inverse, (box - origins) * inverse
             nears = torch.minimum(a, b).amax(1).clamp(near, far)
             fars = torch.maximum(torch.maximum(a, b).amin(1).clamp(near, far), nears)
-    return Rays(origins, directions, times, nears, fars, spherical_harmonics(directions))
+    return Rays(origins, directions, times, nears, fars, harmonics, depth)

@@ -12,6 +12,7 @@ from torch import nn
 from msth_taichi.config import Config
 from msth_taichi.model.field import Field, MaskedField, ProposalField
 from msth_taichi.model.mlp import truncated_exp
+from msth_taichi.model.ndc import ndc_distance
 from msth_taichi.model.rays import Rays, camera_rays
 from msth_taichi.model.space import Space
 from msth_taichi.ops.composite import composite
@@ -123,7 +124,8 @@ class RadianceField(nn.Module):
         """Rays through pixel centres (N,), with this model's bounds; see `camera_rays`."""
         bounds = self.config.rays
         box = self.space.box if bounds.contraction == "none" else None
-        return camera_rays(cameras, camera, row, column, times, near or bounds.near, bounds.far, box)
+        ndc = bounds.near if bounds.ndc else None
+        return camera_rays(cameras, camera, row, column, times, near or bounds.near, bounds.far, box, ndc)
 
     def sample(
         self,
@@ -194,7 +196,10 @@ class RadianceField(nn.Module):
         out = composite(density, found.color.view(3, len(rays), -1), t_edges, behind)
         mask = (out.weights * found.mask.view_as(density)).sum(1) + 1 - out.accumulation
         levels = [*levels, Level(s_edges, t_edges, out.weights, logits)]
-        return Rendering(out.color, out.depth_median, out.depth, out.accumulation, mask, levels)
+        median, mean = out.depth_median, out.depth
+        if rays.ndc is not None:
+            median, mean = (ndc_distance(t, rays.ndc, self.config.rays.near) for t in (median, mean))
+        return Rendering(out.color, median, mean, out.accumulation, mask, levels)
 
     @torch.no_grad()
     def mask(self, positions: torch.Tensor) -> torch.Tensor:

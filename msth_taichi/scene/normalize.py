@@ -77,7 +77,8 @@ class SceneTransform:
 def normalize_poses(poses: np.ndarray, config: DataConfig) -> SceneTransform:
     """The transform that orients, centres and scales cameras as `config` asks.
 
-    Orientation "up" turns the mean of the cameras' y axes to +z by the smallest rotation; centring moves the
+    Orientation "up" turns the mean of the cameras' y axes to +z by the smallest rotation, "forward" the mean of their
+    z axes to +z and then that of their y axes to +y; centring moves the
     mean camera position to the origin; auto_scale makes the largest absolute camera coordinate 1; then
     scale_factor applies.
 
@@ -91,7 +92,11 @@ def normalize_poses(poses: np.ndarray, config: DataConfig) -> SceneTransform:
         array([0., 0., 1.])
     """
     poses = np.asarray(poses, np.float64)
-    rotation = _turn_to_z(poses[:, :, 1].mean(0)) if config.orientation == "up" else np.eye(3)
+    rotation = np.eye(3)
+    if config.orientation == "up":
+        rotation = _turn_to_z(poses[:, :, 1].mean(0))
+    elif config.orientation == "forward":
+        rotation = _turn_forward(poses[:, :, 1].mean(0), poses[:, :, 2].mean(0))
     positions = poses[:, :, 3] @ rotation.T
     translation = -positions.mean(0) if config.center else np.zeros(3)
     largest = np.abs(positions + translation).max()
@@ -100,6 +105,18 @@ def normalize_poses(poses: np.ndarray, config: DataConfig) -> SceneTransform:
     if config.auto_scale and largest > 1e-9:
         scale /= largest
     return SceneTransform(rotation, translation, float(scale))
+
+
+def _turn_forward(up: np.ndarray, back: np.ndarray) -> np.ndarray:
+    """The rotation that takes the direction `back` to +z and `up`, as far as it is across, to +y."""
+    if np.linalg.norm(back) < _NO_DIRECTION:
+        return np.eye(3)
+    z = back / np.linalg.norm(back)
+    x = np.cross(up, z)
+    if np.linalg.norm(x) < _NO_DIRECTION:
+        x = np.cross(np.eye(3)[np.argmin(np.abs(z))], z)
+    x /= np.linalg.norm(x)
+    return np.stack([x, np.cross(z, x), z])
 
 
 def _turn_to_z(up: np.ndarray) -> np.ndarray:

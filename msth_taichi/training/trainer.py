@@ -30,6 +30,7 @@ from msth_taichi.sampling import make_sampler, require_suited
 from msth_taichi.scene.frames import FrameStore
 from msth_taichi.scene.scene import Scene
 from msth_taichi.training.batches import Batches
+from msth_taichi.training.bounds import with_bounds
 from msth_taichi.training.checkpoint import State, checkpoint_path, checkpoint_steps, load_training, save_checkpoint
 from msth_taichi.training.grid_adam import GridAdam
 from msth_taichi.training.run import Run, compute_dtype, require_free, write_run
@@ -78,6 +79,7 @@ def train(
         require_free(path, overwrite)
     _check_transparency(scene, config)
     require_suited(scene, config.sampler)
+    config = with_bounds(config, scene)
     trainer = Trainer(scene, config, path, device, progress)
     if resume:
         trainer.restore()

@@ -27,7 +27,7 @@ def test_result_is_saved_with_its_protocol_and_pictures(run, tiny_scene):
     assert json.loads((run.path / "eval" / f"step-{run.step:08d}.json").read_text()) == result
     protocol = result["protocol"]
     assert protocol["split"] == "test" and protocol["every"] == 1 and protocol["images"] == 4
-    assert protocol["resolutions"] == [[24, 18]] and protocol["background"] == run.config.rays.background
+    assert protocol["resolution"] == [24, 18] and protocol["background"] == run.config.rays.background
     assert set(protocol["versions"]) == {"msth_taichi", "torch", "taichi"}
     pictures = list((run.path / "eval" / f"step-{run.step:08d}").iterdir())
     assert [picture.name for picture in pictures] == ["test00.png"]

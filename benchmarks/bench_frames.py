@@ -1,0 +1,158 @@
+"""Training with frames on the GPU, in RAM and on disk: steps per second, and memory of the process.
+
+    python benchmarks/bench_frames.py               # 19 cameras x 300 frames of 1352x1014, 23 GB; on a CPU the disk alone
+    python benchmarks/bench_frames.py --small       # a small scene
+
+Frames are of the built-in scene. The cache is written to --cache and removed afterwards; it needs 23 GB there.
+"""
+
+import argparse
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import common
+import torch
+from common import Result, Row, wait
+from options import arguments
+
+from msth_taichi.config import load_preset
+from msth_taichi.scene.frame_cache import clear
+from msth_taichi.scene.frames import PLACES, Tier
+from msth_taichi.scene.scene import Scene, load_scene
+from msth_taichi.training.trainer import Trainer
+
+NAME = "frames"
+
+SETTINGS: dict[Tier, tuple[str, ...]] = {
+    "gpu": ("data.gpu_memory=64",),
+    "ram": ("data.gpu_memory=1e-9", "data.ram_memory=64"),
+    "disk": ("data.gpu_memory=1e-9", "data.ram_memory=0"),
+}
+"""What sends frames to each tier."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is measured.
+
+    Args:
+        preset: of the training.
+        scene: its data.
+        steps: of warm-up, and timed.
+        tiers: in order.
+    """
+
+    preset: str
+    scene: str
+    steps: tuple[int, int]
+    tiers: tuple[Tier, ...]
+
+
+BIG = "synthetic:cameras=19,test_cameras=1,frames=300,width=1352,height=1014"
+FULL = Sizes("plenoptic", BIG, (160, 480), ("gpu", "ram", "disk"))
+CPU = Sizes("demo", BIG, (32, 160), ("disk",))
+SMALL = Sizes("demo", "synthetic:cameras=3,test_cameras=1,frames=4,width=64,height=48", (16, 32), ("ram", "disk"))
+
+
+def measure_all(device: torch.device, sizes: Sizes, cache: Path) -> Result:
+    """One row a tier."""
+    scene = load_scene(sizes.scene)
+    rows = [measure_tier(device, sizes, scene, tier, cache) for tier in sizes.tiers]
+    for row in rows:
+        row["ratio"] = row["steps_per_second"] / rows[0]["steps_per_second"]
+    return {"preset": sizes.preset, "scene": sizes.scene, "steps": sizes.steps, "rows": rows}
+
+
+def measure_tier(device: torch.device, sizes: Sizes, scene: Scene, tier: Tier, cache: Path) -> Row:
+    """Train for a while with frames in one place."""
+    config = load_preset(sizes.preset, [*SETTINGS[tier], f"data.cache={cache}", "sampler.kind=uniform"])
+    warm, timed = sizes.steps
+    with peak_memory() as peak:
+        start = time.perf_counter()
+        trainer = Trainer(scene, config, Path("unused"), device, progress=False)
+        ready = time.perf_counter() - start
+        assert trainer.store.tier == tier
+        for _ in range(warm):
+            trainer.step()
+        wait(device)
+        start = time.perf_counter()
+        for _ in range(timed):
+            trainer.step()
+        wait(device)
+        seconds = time.perf_counter() - start
+    return {
+        "tier": tier,
+        "gigabytes": trainer.store.nbytes / 1e9,
+        "ready_seconds": ready,
+        "steps_per_second": timed / seconds,
+        "peak_resident_gigabytes": peak[0] / 1e9,
+    }
+
+
+@contextmanager
+def peak_memory() -> Iterator[list[float]]:
+    """Bytes of RAM that the process holds at most within the block, looked at every few milliseconds."""
+    peak, done = [0.0], threading.Event()
+
+    def watch() -> None:
+        page = os.sysconf("SC_PAGE_SIZE")
+        while not done.wait(0.005):
+            peak[0] = max(peak[0], int(Path("/proc/self/statm").read_text().split()[1]) * page)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()
+
+
+def page(result: Result) -> str:
+    """The result as Markdown."""
+    columns = ["frames", "GB", "ready after, s", "steps per second", "of the first", "peak resident GB"]
+    cells = [
+        [
+            PLACES[row["tier"]],
+            row["gigabytes"],
+            row["ready_seconds"],
+            row["steps_per_second"],
+            row["ratio"],
+            row["peak_resident_gigabytes"],
+        ]
+        for row in result["rows"]
+    ]
+    warm, timed = result["steps"]
+    lines = [
+        "# Frames on the GPU, in RAM, on disk",
+        "",
+        *common.head("bench_frames.py", result),
+        f"Preset {result['preset']}, pixels drawn uniformly from `{result['scene']}`; {timed} steps after {warm}. Until "
+        "they are ready frames are traced, and for the disk written. Resident memory is the process's, with what it "
+        "has mapped.",
+        "",
+        *common.markdown_table(columns, cells),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def measured(device: torch.device, options: argparse.Namespace) -> Result:
+    """See `common.main`."""
+    sizes = SMALL if options.small else FULL if device.type == "cuda" else CPU
+    with tempfile.TemporaryDirectory(dir=options.cache) as folder:
+        try:
+            return measure_all(device, sizes, Path(folder))
+        finally:
+            clear(Path(folder))
+
+
+if __name__ == "__main__":
+    parser = arguments(__doc__)
+    parser.add_argument("--cache", type=Path, help="folder for the cache; default: the system's temporary one")
+    common.main(NAME, measured, page, parser, cpu_sizes=True)
