@@ -2,6 +2,7 @@
 
 from msth_taichi.scene.formats import (
     campus,
+    colmap,
     dnerf,
     dycheck,
     dynamic3dgs,
@@ -26,5 +27,6 @@ FORMATS = (
     dynamic3dgs,
     dycheck,
     hypernerf,
+    colmap,
 )
 """In the order in which they are tried. A folder matches at most one, but Campus is multi-view video too."""
