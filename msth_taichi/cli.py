@@ -187,6 +187,25 @@ def info(
 
 
 @app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove them.")] = False,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where they are; default: $MSTH_CACHE or ~/.cache/msth_taichi.")
+    ] = None,
+) -> None:
+    """List the frames that were kept on disk, or remove them."""
+    from msth_taichi.scene.frame_cache import cache_folder, caches
+    from msth_taichi.scene.frame_cache import clear as clear_caches
+
+    place = folder or cache_folder()
+    if clear:
+        print(f"{place}: {clear_caches(place) / 1e9:.2f} GB freed")
+        return
+    for path, size, origin in caches(place):
+        print(f"{path}  {size / 1e9:.2f} GB  {origin}")
+
+
+@app.command()
 def presets() -> None:
     """List the presets."""
     from msth_taichi.config import preset_description, preset_names

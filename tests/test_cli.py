@@ -93,7 +93,7 @@ def test_help_lists_the_verbs(msth):
     for arguments in ((), ("--help",)):
         status, out, _ = msth(*arguments)
         assert status == 0
-        assert all(verb in out for verb in ("demo", "train", "eval", "render", "info", "presets"))
+        assert all(verb in out for verb in ("demo", "train", "eval", "render", "info", "cache", "presets"))
 
 
 def test_presets_have_descriptions(msth):
@@ -417,3 +417,16 @@ def test_a_moved_data_set_is_named(refused, msth, tiny_run_copy, tmp_path):
         "eval", tiny_run_copy, "--data", "synthetic:cameras=3,test_cameras=1,frames=4,width=24,height=18"
     )
     assert status == 0, error
+
+
+def test_cache_lists_and_clears(msth, tmp_path):
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    (folder / "abc.frames").write_bytes(b"x" * 1000)
+    (folder / "abc.json").write_text('{"source": "videos/cam00.mp4"}')
+    (folder / ".def.1.frames").write_bytes(b"left by a killed process")
+    status, out, _ = msth("cache", "--folder", str(folder))
+    assert status == 0 and "abc.frames" in out and "cam00.mp4" in out
+    status, out, _ = msth("cache", "--clear", "--folder", str(folder))
+    assert status == 0 and "freed" in out and not list(folder.iterdir())
+    assert msth("cache", "--folder", str(tmp_path / "none"))[0] == 0
