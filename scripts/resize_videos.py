@@ -148,6 +148,9 @@ def _resized_json(path: Path, infos: dict[Path, FileInfo], targets: dict[Path, E
         raise DataError(f"{path}: not a list of cameras with 'file_path'; correct or remove it") from error
     by_path = {file.resolve(): file for file in infos}
     common = {key: values.pop(key) for key in _OF_THE_IMAGE if key in values}
+    for key in ("train_filenames", "test_filenames", "val_filenames"):
+        if isinstance(values.get(key), list):
+            values[key] = [_as_mp4(name) for name in values[key]]
     frames = []
     for entry, name in zip(entries, names, strict=True):
         file = by_path.get((path.parent / name).resolve())
@@ -164,8 +167,12 @@ def _resized_json(path: Path, infos: dict[Path, FileInfo], targets: dict[Path, E
     return {**values, **shared, "frames": [{k: v for k, v in frame.items() if k not in shared} for frame in frames]}
 
 
+def _as_mp4(name: str) -> str:
+    return Path(name).with_suffix(".mp4").as_posix()
+
+
 def _resized_entry(entry: dict[str, Any], file: Path, info: FileInfo, target: Encoding) -> dict[str, Any]:
-    result = {**entry, "file_path": str(Path(entry["file_path"]).with_suffix(".mp4").as_posix())}
+    result = {**entry, "file_path": _as_mp4(entry["file_path"])}
     for keys, ratio in ((_LENGTHS_X, target.width / info.width), (_LENGTHS_Y, target.height / info.height)):
         for key in keys:
             if key in result:
