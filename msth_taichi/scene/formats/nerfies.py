@@ -44,6 +44,8 @@ def read_ids(path: Path, key: str, known: Sequence[str] | None = None) -> list[s
     if not isinstance(values, list) or not all(isinstance(name, str | int) for name in values):
         raise DataError(f"{path}: no list '{key}' of names; restore the file")
     names = [str(name) for name in values]
+    if not all(name.isprintable() for name in names):
+        raise DataError(f"{path}: '{key}' has a name that no file can have; restore the file")
     if known is not None and (unknown := set(names).difference(known)):
         raise DataError(f"{path}: '{key}' has '{min(unknown):.40}', which 'ids' of {DATASET} has not; correct one")
     return names

@@ -61,7 +61,7 @@ class Entry:
         name = self.values.get("mask_path")
         if name is None:
             return None
-        if not isinstance(name, str) or not name:
+        if not _is_name(name):
             raise DataError(f"{self}: mask_path is {name!r:.40}; write the name of an image or leave it out")
         mask = probe_image(self.json.parent / name)
         if (mask.width, mask.height) != (info.width, info.height):
@@ -100,7 +100,7 @@ class Entry:
             raise DataError(f"{self} has no 'transform_matrix'; add its 4x4 camera-to-world matrix")
         try:
             matrix = np.asarray(self.values["transform_matrix"], np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             matrix = np.empty(0)
         if matrix.shape not in ((4, 4), (3, 4)):
             raise DataError(f"{self}: transform_matrix is not 4x4 numbers; write a camera-to-world matrix")
@@ -231,6 +231,11 @@ def frames_per_second(entry: Entry, default: float) -> float:
     return fps
 
 
+def _is_name(value: Any) -> bool:
+    """Whether a file can have this name, and a message of one line too."""
+    return isinstance(value, str) and value != "" and value.isprintable()
+
+
 def _listed_splits(entries: list[Entry]) -> dict[str, list[int]]:
     """Rows that nerfstudio's lists of file names at the top level name; without "test", those of "val" test."""
     rows: dict[Path, list[int]] = {}
@@ -242,7 +247,7 @@ def _listed_splits(entries: list[Entry]) -> dict[str, list[int]]:
         names = entries[0].values.get(key)
         if names is None:
             continue
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        if not isinstance(names, list) or not all(_is_name(name) for name in names):
             raise DataError(f"{entries[0].json}: {key} is not a list of names; correct it or leave it out")
         if missing := [name for name in names if Path(name) not in rows]:
             raise DataError(f"{entries[0].json}: {key} has '{missing[0]:.80}', but no frame has; correct one of both")
@@ -272,7 +277,7 @@ def _read_entries(path: Path) -> list[Entry]:
     for index, frame in enumerate(frames):
         own = {key: value for key, value in frame.items() if key not in dropped}
         entry = Entry(path, index, {**own, **top})
-        if not isinstance(entry.values.get("file_path"), str) or not entry.values["file_path"]:
+        if not _is_name(entry.values.get("file_path")):
             raise DataError(f"{entry} has no 'file_path'; add the name of its file")
         entries.append(entry)
     return entries

@@ -96,6 +96,7 @@ SPOILT = {
     "json damaged": (lambda f: (f / "metadata.json").write_text('{"a": '), "metadata.json", "restore"),
     "metadata short": (lambda f: (f / "metadata.json").write_text("{}"), "metadata.json", f"'{NAMES[0]}'; add"),
     "unknown id": (lambda f: edit(f / "dataset.json", train_ids=["x"]), "dataset.json", "correct"),
+    "id of two lines": (lambda f: edit(f / "dataset.json", val_ids=["a\nb"]), "dataset.json", "restore"),
     "no ids": (lambda f: edit(f / "dataset.json", ids=None), "dataset.json", "restore"),
     "nothing to train on": (lambda f: edit(f / "dataset.json", train_ids=[]), "dataset.json", "restore"),
     "no images": (lambda f: (f / "rgb").rename(f / "images"), "rgb/1x", "restore"),

@@ -240,6 +240,8 @@ SPOILT = {
         ONE,
         "add 'train_filenames'",
     ),
+    "name of two lines": (frame(2, file_path="a\nb.png"), ONE, "add the name of its file"),
+    "pose beyond all numbers": (frame(2, transform_matrix=[[10**400] * 4] * 4), ONE, "transform_matrix"),
     "lens is a list": (frame(2, camera_model=["OPENCV"]), ONE, "EQUIRECTANGULAR"),
     "time of some": (lambda top: top["frames"][3].pop("time"), ONE, "'time'; add"),
     "flat lens by an angle": (
