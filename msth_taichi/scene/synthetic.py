@@ -110,7 +110,7 @@ class RoomSource:
     def read(self, keys: np.ndarray) -> Iterator[np.ndarray]:
         """Frames (H, W, 3) uint8 in the order of `keys`."""
         for key in keys.tolist():
-            yield self._trace(key)[0].numpy()
+            yield self._trace(key)[0].cpu().numpy()
 
     def parts(self, keys: np.ndarray) -> list[np.ndarray]:
         """One: kernels are launched from one thread."""
@@ -122,11 +122,11 @@ class RoomSource:
 
     def depth(self, key: int) -> np.ndarray:
         """(H, W) float32, distance along the unit ray through the pixel centre."""
-        return self._trace(key)[1].numpy()
+        return self._trace(key)[1].cpu().numpy()
 
     def moving(self, key: int) -> np.ndarray:
         """(H, W) bool, the pixel centre sees the ball or the crate."""
-        return self._trace(key)[2].numpy().astype(bool)
+        return self._trace(key)[2].cpu().numpy().astype(bool)
 
     def _trace(self, key: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         camera, frame = divmod(key, self.num_frames)
@@ -137,7 +137,7 @@ class RoomSource:
         moving = torch.empty(size, dtype=torch.uint8, device=device)
         pose, lens = self.cameras.camera_to_world.to(device), self.cameras.intrinsics.to(device)
         room().render(pose, lens, camera, frame / self.num_frames, color, depth, moving)
-        return color.cpu(), depth.cpu(), moving.cpu()
+        return color, depth, moving
 
 
 def _rig(cameras: int, test_cameras: int, width: int, height: int) -> Cameras:

@@ -6,6 +6,7 @@ Letters: W weights of a field's MLPs.
 import math
 
 import torch
+from torch.optim.adam import adam
 
 from msth_taichi.kernels.cells import joined_constants
 from msth_taichi.kernels.grid_adam import grid_adam_kernels
@@ -14,6 +15,8 @@ from msth_taichi.model.field import Field
 from msth_taichi.model.renderer import RadianceField
 from msth_taichi.ops.masked_encoding import Copies
 
+BETAS = 0.9, 0.999
+
 EPSILON = 1e-15
 """Makes Adam blind to the scale of a gradient, however small: the mask loss relies on it (released MSTH code)."""
 
@@ -21,15 +24,17 @@ EPSILON = 1e-15
 _GROWTH = 1.001
 
 
-class GridAdam(torch.optim.Adam):
+class GridAdam:
     """Adam that takes from a field what `Field.keep_gradients` keeps, and the rest from autograd.
 
     A part without a gradient, such as a proposal in a step that does not train it, is not moved. With a loss
     scale, gradients are divided by it; a step with one that is not finite moves nothing and halves the scale.
 
+    Not a `torch.optim.Optimizer`, which imports the whole of torch's compiler: a second of each start.
+
     Args:
         model: main field and proposals.
-        learning_rate: of the first step; set it in `param_groups` later.
+        learning_rate: of the next step; may be changed.
         loss_scale: what the loss is multiplied by before its backward pass, so that float16 gradients do not vanish;
             None where they are float32.
 
@@ -40,8 +45,11 @@ class GridAdam(torch.optim.Adam):
     """
 
     def __init__(self, model: RadianceField, learning_rate: float, loss_scale: float | None = None):
-        super().__init__(model.parameters(), lr=learning_rate, eps=EPSILON, fused=True)
+        self.learning_rate = learning_rate
+        self.state: dict[torch.Tensor, dict[str, torch.Tensor]] = {}
+        """Of each parameter that has moved: `exp_avg` and `exp_avg_sq`, its moments, and `step`, their number."""
         self.fields = model.fields()
+        self._parameters: list[torch.Tensor] = list(model.parameters())
         self.mask_weights: dict[Field, float] = {}
         """Weight of the mask loss of fields that keep their gradients: added here, where the mask is read anyway."""
         self._scaled, self._limit = loss_scale is not None, loss_scale or 1.0
@@ -57,33 +65,65 @@ class GridAdam(torch.optim.Adam):
         """Scalar on the device; 1 without a scale."""
         return self._loss_scale[0]
 
+    def zero_grad(self) -> None:
+        """Forget the gradients that autograd left."""
+        for parameter in self._parameters:
+            parameter.grad = None
+
     @torch.no_grad()
-    def step(self, closure=None):  # pyright: ignore[reportIncompatibleMethodOverride]
+    def step(self) -> None:
         """One step of everything that has a gradient."""
-        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-        if gradients:
-            if self._scaled:
-                # what torch's fused kernels read where a GradScaler is used
-                self.grad_scale = self.loss_scale.clone()
-                self.found_inf = (~torch.nn.utils.get_total_norm(gradients).isfinite()).float()
-            super().step(closure)
-            # which does not tell those that keep copies of a table
-            torch.autograd.graph.increment_version([p for p in self.state if p.grad is not None])
-            if self._scaled:
-                grown = (self._loss_scale * _GROWTH).clamp_(max=self._limit)
-                self._loss_scale.copy_(torch.where(self.found_inf > 0, self._loss_scale / 2, grown))
+        moved = [p for p in self._parameters if p.grad is not None]
+        if moved:
+            self._step_others(moved)
         pending = [f for f in self.fields if f.encoding.sums is not None and f.encoding.sums.pending]
         for field in reversed(pending):  # the last one changes the scale that all divide by
             self._step_field(field, _GROWTH if field is pending[0] else 0.0)
 
+    def _step_others(self, parameters: list[torch.Tensor]) -> None:
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        scale = overflow = None
+        if self._scaled:
+            # what torch's fused kernels read where a GradScaler is used
+            scale = self.loss_scale.clone()
+            overflow = (~torch.nn.utils.get_total_norm(gradients).isfinite()).float()
+        for p in parameters:
+            if p not in self.state:
+                moments = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+                self.state[p] = {"step": torch.zeros((), device=p.device), **moments}
+        states = [self.state[p] for p in parameters]
+        adam(
+            parameters,
+            gradients,
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=True,
+            grad_scale=scale,
+            found_inf=overflow,
+            amsgrad=False,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            lr=self.learning_rate,
+            weight_decay=0.0,
+            eps=EPSILON,
+            maximize=False,
+        )
+        # which does not tell those that keep copies of a table
+        torch.autograd.graph.increment_version(parameters)
+        if overflow is not None:
+            grown = (self._loss_scale * _GROWTH).clamp_(max=self._limit)
+            self._loss_scale.copy_(torch.where(overflow > 0, self._loss_scale / 2, grown))
+
     def _step_field(self, field: Field, growth: float) -> None:
-        group, encoding, flat = self.param_groups[0], field.encoding, field.flat
+        encoding, flat = field.encoding, field.flat
         sums = encoding.sums
         assert sums is not None and flat is not None
         steps = self._kept[field][0]
         steps += 1
         count = steps.item()
-        beta1, beta2 = group["betas"]
+        beta1, beta2 = BETAS
         held = self._held.get(field)
         # torch may have changed the tables, as a checkpoint does when it is loaded: then there are new copies
         if held is None or held[0] is not encoding.copies:
@@ -95,9 +135,9 @@ class GridAdam(torch.optim.Adam):
             self.mask_weights.get(field, 0.0) / encoding.mask_spec.num_entries,
             beta1,
             beta2,
-            group["lr"] / (1 - beta1**count),
+            self.learning_rate / (1 - beta1**count),
             1 / math.sqrt(1 - beta2**count),
-            group["eps"],
+            EPSILON,
             max(sums.specs[1].entries),
             max(sums.specs[2].entries),
         )
@@ -125,7 +165,7 @@ class GridAdam(torch.optim.Adam):
 
     def load_moments(self, parameter: torch.Tensor, moments: dict[str, torch.Tensor]) -> None:
         """Continue a parameter where `exp_avg`, `exp_avg_sq` and `step` of an earlier optimiser stand."""
-        state = self.state[parameter]
+        state = self.state.setdefault(parameter, {})
         if state:  # kept: other tensors look at the same memory
             for key, value in moments.items():
                 state[key].copy_(value)

@@ -182,8 +182,8 @@ class Trainer:
             kept=batch.kept,
         )
         self._bad_step = torch.where(found.total.isfinite(), self._bad_step, self._bad_step.clamp(max=step + 1))
-        self.optimizer.param_groups[0]["lr"] = learning_rate(step, config.training)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.learning_rate = learning_rate(step, config.training)
+        self.optimizer.zero_grad()
         found.total.backward(self.optimizer.loss_scale)
         self.optimizer.step()
         self.state.since_update = 1 if due else self.state.since_update + 1
@@ -226,7 +226,7 @@ class Trainer:
             "loss": loss,
             "psnr": psnr,
             **{f"loss_{name}": value for name, value in values.items()},
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": self.optimizer.learning_rate,
             "rays_per_second": round(rays_per_second),
         }
         file = self.path / "metrics.jsonl"

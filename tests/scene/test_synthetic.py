@@ -20,7 +20,8 @@ def scene() -> Scene:
 def points(cameras: Cameras, index: int, depth: np.ndarray) -> np.ndarray:
     """(H, W, 3) world points seen at pixel centres."""
     fx, fy, cx, cy = cameras.intrinsics[index].double().numpy()
-    y, x = np.mgrid[: cameras.height, : cameras.width] + 0.5
+    width, height = cameras.size(0)
+    y, x = np.mgrid[:height, :width] + 0.5
     d = np.stack([(x - cx) / fx, -(y - cy) / fy, -np.ones_like(x)], -1)
     d /= np.linalg.norm(d, axis=-1, keepdims=True)
     pose = cameras.camera_to_world[index].double().numpy()
@@ -153,7 +154,7 @@ def test_resolution_changes_only_the_sampling():
 def test_options():
     scene = load_scene("synthetic:cameras=3,test_cameras=1,frames=2,width=10,height=8")
     assert len(scene.cameras) == 4 and scene.num_frames == 2
-    assert (scene.cameras.width, scene.cameras.height) == (10, 8)
+    assert scene.cameras.size(0) == (10, 8)
     assert len(load_scene("demo").cameras) == 10
 
 

@@ -90,7 +90,7 @@ def test_moves_as_torchs_adam_on_the_same_gradients(start, compute):
     for step in range(20):
         training.due = step % 3 != 1
         rate = RATE * 0.9**step
-        training.optimizer.param_groups[0]["lr"] = adam.param_groups[0]["lr"] = rate
+        training.optimizer.learning_rate = adam.param_groups[0]["lr"] = rate
         training.backward()
         adam.zero_grad()
         for field in training.model.fields() if training.due else [training.model.field]:
