@@ -89,7 +89,7 @@ SOURCES = {
             "14_Puppy": 8_927_189_887,
             "15_Branches": 179_620_533,
         },
-        preset="multiview",
+        preset="immersive",
     ),
     Dataset.dnerf: Source(
         title="D-NeRF",
