@@ -25,7 +25,7 @@ from msth_taichi.scene.sources import IMAGE_SUFFIXES, probe_image
 PLACES = ("sparse/0", "colmap/sparse/0", "sparse", "colmap", "")
 """Where a model is looked for."""
 
-IMAGES, MASKS = "images", "masks"
+IMAGES = "images"
 QUANTILES = (0.001, 0.999)
 """Of the distances to points: a few points are always wrong."""
 
@@ -54,7 +54,7 @@ def load(folder: Path, config: DataConfig) -> Scene:
     """Images of a camera that moves, every 8th held out; or of a rig, whose first camera is held out.
 
     A rig of which one image a camera is placed stands still, and all images of a folder are seen from there.
-    Where `masks/<image>.png` is black, pixels are ignored.
+    `masks/` is not read: what hides a moving thing from COLMAP would hide it from training.
 
     Raises:
         DataError: names the file, what is wrong with it, and the remedy.
@@ -94,7 +94,6 @@ def load(folder: Path, config: DataConfig) -> Scene:
         camera=seen_by,
         times=times,
         splits=_first_camera(owner) if rig else hold_out(range(len(files))),
-        masks=[_mask(folder, file) for file in files],
         bounds=_bounds(model),
     )
 
@@ -138,12 +137,6 @@ def _view(name: str, model: Model, image: ModelImage, file: Path) -> View:
     calibrated = camera.width, camera.height
     intrinsics = resized(camera.intrinsics, calibrated, info, file, model.path)
     return View(name, image.pose, intrinsics, info.width, info.height, camera.lens, camera.distortion)
-
-
-def _mask(folder: Path, file: Path) -> Path | None:
-    """The mask of an image, named as for COLMAP: the image's name and .png."""
-    mask = folder / MASKS / f"{file.relative_to(folder / IMAGES)}.png"
-    return mask if mask.is_file() else None
 
 
 def _first_camera(owner: Sequence[int]) -> dict[str, list[int]]:

@@ -230,11 +230,9 @@ def _binary_images(data: _Bytes) -> Iterator[tuple[int, ModelImage]]:
 
 def _binary_points(data: _Bytes) -> tuple[np.ndarray, np.ndarray]:
     positions, tracks = [], []
-    for row in range(data.count(51)):
-        _, x, y, z, _, _, _, _ = data.take("Q3d3Bd")
-        positions.append((x, y, z))
-        track = data.array(2 * data.count(8), "<u4")[::2].astype(np.int64)
-        tracks.append(np.stack([track, np.full_like(track, row)], 1))
+    for _ in range(data.count(51)):
+        positions.append(data.take("Q3d3Bd")[1:4])
+        tracks.append(data.array(2 * data.count(8), "<u4")[::2])
     data.end()
     return _points(data.path, positions, tracks)
 
@@ -265,20 +263,22 @@ def _text_images(path: Path) -> Iterator[tuple[int, ModelImage]]:
 
 def _text_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
     positions, tracks = [], []
-    for row, (where, line) in enumerate(_lines(path)):
+    for where, line in _lines(path):
         fields = line.split()
         if len(fields) < 8 or len(fields) % 2:
             raise _bad_line(where)
         positions.append(tuple(_real(field, where) for field in fields[1:4]))
-        tracks.append(np.array([(_whole(field, where), row) for field in fields[8::2]], np.int64).reshape(-1, 2))
+        tracks.append(np.array([_whole(field, where) for field in fields[8::2]], np.int64))
     return _points(path, positions, tracks)
 
 
 def _points(path: Path, positions: list[tuple], tracks: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """(P, 3) points and (O, 2) observations from a track of images for each point."""
     points = np.array(positions, np.float64).reshape(-1, 3)
     if not (np.abs(points) < LARGEST).all():
         raise DataError(f"{path}: a point is not finite; restore it or export the model again")
-    return points, np.concatenate([np.zeros((0, 2), np.int64), *tracks])
+    rows = np.repeat(np.arange(len(points)), [len(track) for track in tracks])
+    return points, np.stack([np.concatenate([np.zeros(0, np.int64), *tracks]), rows], 1)
 
 
 def _lines(path: Path, blank: bool = False) -> Iterator[tuple[str, str]]:

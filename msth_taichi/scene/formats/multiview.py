@@ -47,7 +47,10 @@ def load(folder: Path, config: DataConfig) -> Scene:
             raise DataError(
                 f"{file}: {max(left, 0)} frames{after}, but num_frames is {num_frames}; {remedy} or restore the video"
             )
-    names = [str(entry.values.get("camera", file.stem)) for entry, file in zip(entries, files, strict=True)]
+    # a name is part of messages of one line
+    names = [
+        " ".join(str(entry.values.get("camera", file.stem)).split()) for entry, file in zip(entries, files, strict=True)
+    ]
     views = [entry.view(name, file, info) for entry, name, file, info in zip(entries, names, files, infos, strict=True)]
     return video_scene(
         folder,
