@@ -1,5 +1,6 @@
 """What the scripts share: how they start, and how they end when something is wrong."""
 
+import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -30,10 +31,10 @@ def status(commands: Sequence[Callable[..., Any]], arguments: list[str]) -> int:
     """The exit status of the command called with these arguments."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     for command in commands:
-        app.command()(command)
+        app.command()(_stoppable(command))
     try:
         result = app(arguments or ["--help"], standalone_mode=False)
-    except (typer.Abort, KeyboardInterrupt):
+    except (_StoppedError, typer.Abort):
         print("stopped; run the same command to go on", file=sys.stderr)
         return 130
     except (MsthError, OSError, *_USAGE_ERRORS) as error:
@@ -41,6 +42,21 @@ def status(commands: Sequence[Callable[..., Any]], arguments: list[str]) -> int:
         print("error:", " ".join(_remedy(error).split()), file=sys.stderr)
         return 2
     return result if isinstance(result, int) else 0
+
+
+class _StoppedError(Exception):
+    """Ctrl-C, which typer would turn into an exit without a word."""
+
+
+def _stoppable(command: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(command)
+    def stoppable(*arguments: Any, **options: Any) -> Any:
+        try:
+            return command(*arguments, **options)
+        except KeyboardInterrupt:
+            raise _StoppedError from None
+
+    return stoppable
 
 
 def _remedy(error: Exception) -> str:

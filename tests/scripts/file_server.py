@@ -20,6 +20,8 @@ class File:
         announced: bytes the server claims the file has.
         headers: sent besides.
         redirect_headers: the file is behind a redirect that sends these.
+        chunked: sent without a length.
+        stall_after: the server falls silent after this many bytes, until it is stopped.
     """
 
     content: bytes
@@ -31,6 +33,7 @@ class File:
     headers: dict[str, str] = field(default_factory=dict)
     redirect_headers: dict[str, str] | None = None
     chunked: bool = False
+    stall_after: int | None = None
     requests: list[dict[str, str]] = field(default_factory=list)
 
     def md5_header(self) -> str:
@@ -43,6 +46,7 @@ class FileServer:
 
     def __init__(self) -> None:
         self.files: dict[str, File] = {}
+        self.stopped = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
@@ -55,6 +59,7 @@ class FileServer:
         self.stop()
 
     def stop(self) -> None:
+        self.stopped.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -114,7 +119,9 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
                     self.wfile.write(b"\r\n0\r\n\r\n")
                 return
             self._reply(code, headers, length=announced - start)
-            self.wfile.write(body[:cut])
+            self.wfile.write(body[: cut if file.stall_after is None else file.stall_after])
+            if file.stall_after is not None:
+                server.stopped.wait(30)
 
         def _reply(self, code: int, headers: dict[str, str] | None = None, length: int | None = 0) -> None:
             self.send_response(code)

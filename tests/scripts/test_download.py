@@ -1,8 +1,10 @@
 """`download.py` from its command line, with archives from a server on this machine."""
 
 import io
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 
 import pytest
@@ -120,6 +122,26 @@ def test_table_is_sound(download):
             urls = download.archive_urls(source, scene)
             assert all(url.startswith("https://") and "{" not in url for url in urls)
     assert len(download.archive_urls(download.SOURCES[download.Dataset.n3v], "flame_salmon_1")) == 4
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_process_is_gone_on_with(server, call, download, tmp_path, stop):
+    file = server.serve("flame_steak.zip", STEAK, stall_after=5000)
+    arguments = ["n3v", "--scene", "flame_steak", "--output", str(tmp_path), "--url", server.url("flame_steak.zip")]
+    process = subprocess.Popen([sys.executable, SCRIPTS / "download.py", *arguments], stderr=subprocess.PIPE, text=True)
+    part, deadline = tmp_path / "flame_steak.zip.part", time.monotonic() + 20
+    while not (part.exists() and part.stat().st_size == 5000) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(stop)
+    _, err = process.communicate(timeout=20)
+    if stop == signal.SIGINT:
+        assert process.returncode == 130 and err.splitlines()[-1].startswith("stopped") and "Traceback" not in err
+    assert part.read_bytes() == STEAK[:5000]
+
+    file.stall_after = None
+    code, _, err = call(download.download, *arguments)
+    assert code == 0 and file.requests[-1]["Range"] == "bytes=5000-", err
+    assert (tmp_path / "flame_steak" / "cam00.mp4").read_bytes() == b"video" * 5000
 
 
 def test_help_from_the_shell():

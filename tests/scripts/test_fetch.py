@@ -58,6 +58,15 @@ def test_lost_network_leaves_what_came_for_the_next_call(server, get, tmp_path):
     assert file.requests[-1]["Range"] == "bytes=40000-"
 
 
+def test_server_that_falls_silent(server, tmp_path):
+    from fetch import fetch
+
+    file = server.serve("scene.zip", CONTENT, stall_after=40_000)
+    path = fetch(server.url("scene.zip"), tmp_path / "scene.zip", attempts=1, pause=0.0, timeout=0.3)
+    assert path.read_bytes() == CONTENT
+    assert [request.get("Range") for request in file.requests] == [None, "bytes=40000-", "bytes=80000-"]
+
+
 def test_no_server_at_all(server, get):
     server.serve("scene.zip", CONTENT)
     server.stop()
