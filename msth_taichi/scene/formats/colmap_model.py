@@ -277,7 +277,7 @@ def _points(path: Path, positions: list[tuple], tracks: list[np.ndarray]) -> tup
     points = np.array(positions, np.float64).reshape(-1, 3)
     if not (np.abs(points) < LARGEST).all():
         raise DataError(f"{path}: a point is not finite; restore it or export the model again")
-    rows = np.repeat(np.arange(len(points)), [len(track) for track in tracks])
+    rows = np.repeat(np.arange(len(points)), np.array([len(track) for track in tracks], np.int64))
     return points, np.stack([np.concatenate([np.zeros(0, np.int64), *tracks]), rows], 1)
 
 

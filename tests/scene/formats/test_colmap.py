@@ -209,6 +209,8 @@ def test_masks_that_hide_what_moves_from_colmap_are_not_read(tmp_path, sweep):
 
 def test_without_points_there_are_no_bounds(tmp_path, sweep):
     folder = sequence(tmp_path, sweep)
+    (folder / "sparse/0/points3D.bin").write_bytes(bytes(8))
+    assert colmap.load(folder, AS_IS).bounds is None
     (folder / "sparse/0/points3D.bin").unlink()
     assert colmap.load(folder, AS_IS).bounds is None
 
