@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
 
-from common import size_text
+from program import size_text
 from tqdm import tqdm
 
 from msth_taichi.errors import DataError, RunError

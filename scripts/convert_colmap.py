@@ -1,7 +1,7 @@
 """A COLMAP workspace (images/ and a sparse model) to the project's format."""
 
-from common import Overwrite, run
 from conversion import Copy, Output, Source, convert
+from program import Overwrite, run
 
 from msth_taichi.scene.formats import colmap
 

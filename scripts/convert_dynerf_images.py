@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import av
 import imageio.v3 as iio
 import typer
-from common import Overwrite, run
+from program import Overwrite, run
 from tqdm import tqdm
 from videos import Crf, Encoding, Lossless, find_videos, frame_of, read_frames, write_video
 

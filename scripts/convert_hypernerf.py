@@ -3,8 +3,8 @@
 from typing import Annotated
 
 import typer
-from common import Overwrite, run
 from conversion import Copy, Output, Source, convert
+from program import Overwrite, run
 
 from msth_taichi.errors import DataError
 from msth_taichi.scene.formats import dycheck, hypernerf

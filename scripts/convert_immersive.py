@@ -1,7 +1,7 @@
 """Google's immersive light field video (models.json, camera_0001.mp4 ...) to the project's format."""
 
-from common import Overwrite, run
 from conversion import Copy, Output, Source, convert
+from program import Overwrite, run
 
 from msth_taichi.scene.formats import immersive
 

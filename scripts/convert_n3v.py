@@ -1,7 +1,7 @@
 """Neural 3D Video (poses_bounds.npy, cam00.mp4 ...) to the project's format."""
 
-from common import Overwrite, run
 from conversion import Copy, Output, Source, convert
+from program import Overwrite, run
 
 from msth_taichi.scene.formats import n3v
 

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from common import Overwrite, run
 from conversion import PLACED, Copy, Output, is_converted, require_apart, write
+from program import Overwrite, run
 from videos import find_videos
 
 from msth_taichi.errors import DataError

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import typer
 from archives import require_space, unpack
-from common import Overwrite, run, size_text
 from fetch import fetch
+from program import Overwrite, run, size_text
 
 from msth_taichi.errors import DataError
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.error import HTTPError, URLError
 
-from common import size_text
+from program import size_text
 from tqdm import tqdm
 
 from msth_taichi.errors import DataError, RunError

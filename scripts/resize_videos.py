@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import av
 import typer
-from common import Overwrite, run
+from program import Overwrite, run
 from tqdm import tqdm
 from videos import Crf, Encoding, Lossless, find_videos, rate_of, read_frames, write_video
 

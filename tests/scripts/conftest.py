@@ -25,7 +25,7 @@ def call(capsys: pytest.CaptureFixture):
 
     Of a script with several commands, a tuple of them.
     """
-    from common import status
+    from program import status
 
     def run(command, *arguments):
         code = status(command if isinstance(command, tuple) else (command,), [str(argument) for argument in arguments])

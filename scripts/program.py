@@ -1,4 +1,4 @@
-"""What the scripts share: how they start, and how they end when something is wrong."""
+"""A script as a program: how it starts, and how it ends when something is wrong."""
 
 import functools
 import os
