@@ -7,6 +7,7 @@ Frames are of the built-in scene. The cache is written to --cache and removed af
 """
 
 import argparse
+import gc
 import os
 import tempfile
 import threading
@@ -71,6 +72,7 @@ def measure_all(device: torch.device, sizes: Sizes, cache: Path) -> Result:
 
 def measure_tier(device: torch.device, sizes: Sizes, scene: Scene, tier: Tier, cache: Path) -> Row:
     """Train for a while with frames in one place."""
+    gc.collect()  # frames of the tier before
     config = load_preset(sizes.preset, [*SETTINGS[tier], f"data.cache={cache}", "sampler.kind=uniform"])
     warm, timed = sizes.steps
     with peak_memory() as peak:

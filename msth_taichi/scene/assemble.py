@@ -60,6 +60,7 @@ def video_scene(
     num_frames: int,
     fps: float,
     starts: Sequence[int] | None = None,
+    rates: Sequence[float] | None = None,
     bounds: tuple[float, float] | None = None,
 ) -> Scene:
     """Cameras that stand still, one video a view; frame t of T is at time t / T.
@@ -74,20 +75,23 @@ def video_scene(
         num_frames: T, without `config.num_frames`.
         fps: frames per second.
         starts: frame of each file that shows time 0; default 0.
+        rates: frames of each file for one of the scene, see `file_frames`; default 1.
         bounds: nearest and farthest distance of what is seen, the user's units.
     Raises:
         DataError: a pose or an intrinsic is not one, or nothing is left of the images.
     """
     frames = min(num_frames, config.num_frames or num_frames)
     first = np.zeros(len(views), np.int64) if starts is None else np.asarray(starts, np.int64)
-    stride = int(first.max()) + frames
+    rate = np.ones(len(views)) if rates is None else np.asarray(rates, np.float64)
+    stride = int(max(file_frames(frames, s, r)[-1] for s, r in zip(first, rate, strict=True))) + 1
     source = VideoSource(tuple(files), stride, _sizes(views), config.downscale)
     cameras, transform = place(folder, views, config)
     images = {}
     for split, rows in splits.items():
         camera = np.repeat(np.asarray(rows, np.int64), frames)
         frame = np.tile(np.arange(frames), len(rows))
-        images[split] = make_images(camera, frame / frames, frame, camera * stride + first[camera] + frame, source)
+        keys = [v * stride + file_frames(frames, first[v], rate[v]) for v in rows]
+        images[split] = make_images(camera, frame / frames, frame, np.concatenate(keys or [frame]), source)
     return Scene(
         name=folder.resolve().name,
         path=folder,
@@ -101,6 +105,16 @@ def video_scene(
         static_cameras=True,
         bounds=_scaled(bounds, transform),
     )
+
+
+def file_frames(count: int, start: int, rate: float) -> np.ndarray:
+    """(T,) frames of a file that show the T = `count` times of a scene: round(start + t rate), the nearest in time.
+
+    Example:
+        >>> file_frames(4, start=3, rate=2.0)
+        array([3, 5, 7, 9])
+    """
+    return np.floor(start + rate * np.arange(count) + 0.5).astype(np.int64)
 
 
 def image_scene(

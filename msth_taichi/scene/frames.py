@@ -27,9 +27,10 @@ PLACES: dict[Tier, str] = {"gpu": "on the GPU", "ram": "in RAM", "disk": "on dis
 
 _GB = 1e9
 _RAM_SHARE = 0.7  # of free memory that frames may take: the system's cache of files must live too
-# pixels that a thread fetches before it gives its pages back: each may bring 16 pages of 4 KB with it
-_PIXELS = 8192
-_THREADS = 8
+_PIXELS = 8192  # that a thread fetches at once
+# pixels after which the pages that they lie in are given back: each may bring 16 of 4 KB with it
+_HELD_PIXELS = 65536
+_THREADS = 16
 
 
 class FrameStore:
@@ -153,7 +154,8 @@ class FrameStore:
                 ready.synchronize()
             part = slice(first, first + _PIXELS)
             torch.index_select(self.pixels, 0, wanted[part], out=colors[part])
-            self._release()
+            if first // _PIXELS % (_HELD_PIXELS // _PIXELS) == 0:
+                self._release()
 
         parts = [_pool().submit(fetch, first) for first in range(0, len(index), _PIXELS)]
 

@@ -49,7 +49,7 @@ def room_sweep(count: int = 9, width: int = 32, height: int = 24) -> Rig:
 
 
 def _room(cameras: int, frames: int, width: int, height: int) -> tuple[Scene, np.ndarray]:
-    runtime.init("cpu")
+    runtime.device()
     options = f"cameras={cameras},test_cameras=1,frames={frames},width={width},height={height}"
     scene = load_scene(f"synthetic:{options}", AS_IS)
     return scene, np.stack(list(scene.images("train").read())).reshape(cameras, frames, height, width, 3)

@@ -28,7 +28,7 @@ def make_batches(tiny_scene, tiny_config, device):
         colors = torch.stack(torch.meshgrid(*(torch.arange(n) for n in shape), indexing="ij"), dim=-1)
         opacity = (colors.sum(-1, keepdim=True) % 2) * 255
         frames = torch.cat([colors, opacity], dim=-1)[..., :channels].to(torch.uint8).contiguous().to(device)
-        store = FrameStore.of(frames, device)
+        store = FrameStore.of(frames.cpu() if tier else frames, device)
         store.tier = tier or store.tier
         generator = torch.Generator(device).manual_seed(seed)
         sampler = make_sampler(tiny_scene, store, config.sampler, device, generator)

@@ -27,7 +27,8 @@ def load(folder: Path, config: DataConfig) -> Scene:
     """Videos with transforms_train.json and transforms_test.json, or one transforms.json.
 
     One file that lists no splits: the first ceil(0.9 C) cameras train and the rest test, of two or more at
-    least one. `start_frame` of an entry is the frame of its file that shows time 0.
+    least one. `start_frame` of an entry is the frame of its file that shows time 0, `camera_fps` its frames per
+    second where they are not the scene's.
 
     Raises:
         DataError: names the file, what is wrong with it, and the remedy.
@@ -39,13 +40,17 @@ def load(folder: Path, config: DataConfig) -> Scene:
     files = [entry.file() for entry in entries]
     with ThreadPoolExecutor() as pool:
         infos = list(pool.map(probe_video, files))
-    for file, info, start in zip(files, infos, starts, strict=True):
-        left = info.frames - start
+    fps = frames_per_second(entries[0], infos[0].fps or 30.0)
+    rates = [entry.number("camera_fps", fps) / fps for entry in entries]
+    for entry, file, info, start, rate in zip(entries, files, infos, starts, rates, strict=True):
+        if not 0 < rate < 1e3:
+            raise DataError(f"{entry}: camera_fps is {rate * fps:g}; write the frames per second of its file")
+        left = int((info.frames - start - 0.5) / rate) + 1 if info.frames > start else 0
         if left < num_frames:
             after = f" after start_frame {start}" if start else ""
             remedy = f"use data.num_frames={left}" if left > 0 else "lower its start_frame"
             raise DataError(
-                f"{file}: {max(left, 0)} frames{after}, but num_frames is {num_frames}; {remedy} or restore the video"
+                f"{file}: {left} frames{after}, but num_frames is {num_frames}; {remedy} or restore the video"
             )
     # a name is part of messages of one line
     names = [
@@ -60,8 +65,9 @@ def load(folder: Path, config: DataConfig) -> Scene:
         files=files,
         splits=table.splits or _first_cameras(len(entries)),
         num_frames=num_frames,
-        fps=frames_per_second(entries[0], infos[0].fps or 30.0),
+        fps=fps,
         starts=starts,
+        rates=rates,
     )
 
 
