@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from msth_taichi.errors import DataError
 from msth_taichi.files import replacing, write_json
 from msth_taichi.lenses import DISTORTION, EQUIRECTANGULAR, FISHEYE, OPENCV, ORTHOGRAPHIC, PINHOLE
+from msth_taichi.scene.assemble import file_frames
 from msth_taichi.scene.scene import Images, Scene
 from msth_taichi.scene.sources import ImageSource, VideoSource
 
@@ -80,14 +82,28 @@ def _entries(scene: Scene, images: Images) -> list[dict[str, Any]]:
             mask = source.masks[key] if source.masks else None
             entries.append(entry if mask is None else {**entry, "mask_path": mask})
         return entries
-    starts: dict[int, tuple[int, int]] = {}
+    seen: dict[int, list[int]] = {}
     for camera, key in zip(cameras, keys, strict=True):
-        video, frame = divmod(key, source.num_frames)
-        starts[camera] = min(starts.get(camera, (video, frame)), (video, frame))
-    for camera, (video, frame) in starts.items():
+        seen.setdefault(camera, []).append(key)
+    for camera, of_camera in seen.items():
+        video, start = divmod(min(of_camera), source.num_frames)
         entry = {"file_path": source.files[video], "camera": scene.cameras.names[camera], **_camera(scene, camera)}
-        entries.append({**entry, "start_frame": frame} if frame else entry)
+        rate = _rate(np.sort(of_camera) - min(of_camera))
+        entry |= {"start_frame": start} if start else {}
+        entries.append(entry | ({"camera_fps": rate * scene.fps} if rate != 1 else {}))
     return entries
+
+
+def _rate(frames: np.ndarray) -> float:
+    """The r with frames = round(t r), as simple as they allow."""
+    slope = float(frames[-1]) / max(len(frames) - 1, 1)
+    if not slope:
+        return 1.0
+    for most in (1, 2, 10, 1001):
+        rate = float(Fraction(slope).limit_denominator(most))
+        if np.array_equal(file_frames(len(frames), 0, rate), frames):
+            return rate
+    return slope
 
 
 def _camera(scene: Scene, row: int) -> dict[str, Any]:

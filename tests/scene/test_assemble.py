@@ -8,6 +8,7 @@ import pytest
 from msth_taichi.errors import DataError
 from msth_taichi.scene.assemble import file_frames
 from msth_taichi.scene.scene import load_scene
+from msth_taichi.scene.write import write_transforms
 from tests.scene.rig import AS_IS, room_rig, write_video
 
 
@@ -39,6 +40,9 @@ def test_a_camera_of_another_rate_that_starts_late(tmp_path):
     scene = load_scene(write(tmp_path, rig, start_frame=2, camera_fps=50), AS_IS)
     frames = np.stack(list(scene.images("train").read())).reshape(2, 4, 16, 24, 3)
     assert np.array_equal(frames, rig.frames)
+    write_transforms(scene, tmp_path / "again", progress=False)
+    again = load_scene(tmp_path / "again", AS_IS).images("train")
+    assert np.array_equal(np.stack(list(again.read())).reshape(frames.shape), frames)
 
 
 def test_a_file_that_ends_too_early_at_its_rate_is_named(tmp_path):
