@@ -83,14 +83,14 @@ def video_scene(
     frames = min(num_frames, config.num_frames or num_frames)
     first = np.zeros(len(views), np.int64) if starts is None else np.asarray(starts, np.int64)
     rate = np.ones(len(views)) if rates is None else np.asarray(rates, np.float64)
-    stride = int(max(file_frames(frames, s, r)[-1] for s, r in zip(first, rate, strict=True))) + 1
+    stride = int(max(file_frames(frames, int(s), r)[-1] for s, r in zip(first, rate, strict=True))) + 1
     source = VideoSource(tuple(files), stride, _sizes(views), config.downscale)
     cameras, transform = place(folder, views, config)
     images = {}
     for split, rows in splits.items():
         camera = np.repeat(np.asarray(rows, np.int64), frames)
         frame = np.tile(np.arange(frames), len(rows))
-        keys = [v * stride + file_frames(frames, first[v], rate[v]) for v in rows]
+        keys = [v * stride + file_frames(frames, int(first[v]), rate[v]) for v in rows]
         images[split] = make_images(camera, frame / frames, frame, np.concatenate(keys or [frame]), source)
     return Scene(
         name=folder.resolve().name,
