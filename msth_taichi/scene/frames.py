@@ -3,8 +3,10 @@
 Letters: K images, H image height, W image width, Ch channels, P pixels of all images, N pixels.
 """
 
+import math
 import mmap
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -28,9 +30,9 @@ PLACES: dict[Tier, str] = {"gpu": "on the GPU", "ram": "in RAM", "disk": "on dis
 _GB = 1e9
 _RAM_SHARE = 0.7  # of free memory that frames may take: the system's cache of files must live too
 _PIXELS = 8192  # that a thread fetches at once
-# pixels after which the pages that they lie in are given back: each may bring 16 of 4 KB with it
-_HELD_PIXELS = 65536
 _THREADS = 16
+_HELD_SHARE = 0.12  # of free memory that pages of a mapped file may take before they are given back
+_WINDOW = 65536  # bytes that the system maps around a byte that is read
 
 
 class FrameStore:
@@ -43,7 +45,7 @@ class FrameStore:
         sizes: (K, 2) int64 width and height of each image, on the host.
         device: where `gather` and `image` put their results.
         tier: what holds the pixels.
-        release: gives memory back that reading a mapped file has taken.
+        release: told how many pixels were read; gives back memory that reading a mapped file has taken.
 
     Example:
         >>> scene, cpu = load_scene("synthetic"), torch.device("cpu")
@@ -58,7 +60,7 @@ class FrameStore:
         sizes: torch.Tensor,
         device: torch.device,
         tier: Tier = "ram",
-        release: Callable[[], None] = lambda: None,
+        release: Callable[[int], None] = lambda _: None,
     ):
         self.pixels, self.sizes, self.device, self.tier = pixels, sizes, device, tier
         self._release = release
@@ -118,6 +120,11 @@ class FrameStore:
         return len(self.sizes)
 
     @property
+    def fetches(self) -> bool:
+        """Whether pixels take a while to come, so that asking for them early pays."""
+        return self.tier == "disk" or self.pixels.device.type != self.device.type
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all pixels, wherever they are."""
         return self.pixels.nbytes
@@ -137,7 +144,7 @@ class FrameStore:
     def request(self, image: torch.Tensor, row: torch.Tensor, column: torch.Tensor) -> Callable[[], torch.Tensor]:
         """`gather`, begun now by threads where the pixels are not on the device; call the result to wait for it."""
         index = self._start[image] + row * self._width[image] + column
-        if self.tier != "disk" and self.pixels.device == index.device:
+        if not self.fetches:
             found = self.pixels[index].float() / 255
             return lambda: found
         # in the order of memory: neighbours share pages
@@ -154,8 +161,7 @@ class FrameStore:
                 ready.synchronize()
             part = slice(first, first + _PIXELS)
             torch.index_select(self.pixels, 0, wanted[part], out=colors[part])
-            if first // _PIXELS % (_HELD_PIXELS // _PIXELS) == 0:
-                self._release()
+            self._release(_PIXELS)
 
         parts = [_pool().submit(fetch, first) for first in range(0, len(index), _PIXELS)]
 
@@ -173,7 +179,7 @@ class FrameStore:
         width, height = self.sizes[k].tolist()
         part = self.pixels[self._starts[k] : self._starts[k] + width * height]
         frame = part.view(height, width, -1).to(self.device, copy=self.tier == "disk")
-        self._release()
+        self._release(part.nbytes // _WINDOW + 1)
         return frame
 
     def image(self, k: int) -> torch.Tensor:
@@ -206,14 +212,23 @@ def choose_tier(needed: float, device: torch.device, config: DataConfig) -> Tier
     )
 
 
-def _mapped(path: Path, channels: int) -> tuple[torch.Tensor, Callable[[], None]]:
+def _mapped(path: Path, channels: int) -> tuple[torch.Tensor, Callable[[int], None]]:
     """(P, Ch) pixels of a file, and what gives their memory back."""
     with path.open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     if hasattr(mmap, "MADV_RANDOM"):
         mapping.madvise(mmap.MADV_RANDOM)
 
-    def release() -> None:
+    windows, budget = len(mapping) / _WINDOW, _HELD_SHARE * _free_memory()
+    read, lock = [0], threading.Lock()
+
+    def release(places: int) -> None:
+        with lock:
+            read[0] += places
+            # n random places lie in w (1 - exp(-n / w)) of w windows
+            if windows * -math.expm1(-read[0] / windows) * _WINDOW < budget:
+                return
+            read[0] = 0
         # pages stay in the system's cache of files, where they count for nobody
         if hasattr(mmap, "MADV_DONTNEED"):
             mapping.madvise(mmap.MADV_DONTNEED)

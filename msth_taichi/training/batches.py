@@ -78,7 +78,7 @@ class Batches:
         self._batches: list[Batch] = []
         self._state = generator.get_state()  # before the present block was drawn
         # pixels that are not on the device are fetched while the block before theirs is trained on
-        self._fetches = store.pixels.device != device or store.tier == "disk"
+        self._fetches = store.fetches
         self._next: tuple[int, torch.Tensor, Callable[[], list[Batch]]] | None = None
 
     def at(self, step: int) -> Batch:
