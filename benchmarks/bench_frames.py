@@ -3,7 +3,8 @@
     python benchmarks/bench_frames.py               # 19 cameras x 300 frames of 1352x1014, 23 GB; on a CPU the disk alone
     python benchmarks/bench_frames.py --small       # a small scene
 
-Frames are of the built-in scene. The cache is written to --cache and removed afterwards; it needs 23 GB there.
+Cameras are the built-in scene's, frames one picture of noise, shifted from frame to frame: what they show does not
+matter here. The cache is written to --cache and removed afterwards; it needs 23 GB there.
 """
 
 import argparse
@@ -14,10 +15,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import common
+import numpy as np
 import torch
 from common import Result, Row, wait
 from options import arguments
@@ -61,9 +64,37 @@ CPU = Sizes("demo", BIG, (32, 160), ("disk",))
 SMALL = Sizes("demo", "synthetic:cameras=3,test_cameras=1,frames=4,width=64,height=48", (16, 32), ("ram", "disk"))
 
 
+@dataclass(frozen=True)
+class Noise:
+    """Frames that cost nothing to make; the key of a frame is any number."""
+
+    size: tuple[int, int]
+    channels: int = 3
+    masked: bool = False
+
+    def read(self, keys: np.ndarray) -> Iterator[np.ndarray]:
+        width, height = self.size
+        picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+        for key in keys.tolist():
+            yield np.roll(picture, key, axis=0)
+
+    def parts(self, keys: np.ndarray) -> list[np.ndarray]:
+        return np.array_split(np.arange(len(keys)), 16)
+
+    def fingerprint(self) -> list[Any]:
+        return ["noise", *self.size]
+
+
+def noisy_scene(text: str) -> Scene:
+    """The built-in scene with other pictures."""
+    scene = load_scene(text)
+    source = Noise(scene.cameras.size(0))
+    return replace(scene, splits={name: replace(images, source=source) for name, images in scene.splits.items()})
+
+
 def measure_all(device: torch.device, sizes: Sizes, cache: Path) -> Result:
     """One row a tier."""
-    scene = load_scene(sizes.scene)
+    scene = noisy_scene(sizes.scene)
     rows = [measure_tier(device, sizes, scene, tier, cache) for tier in sizes.tiers]
     for row in rows:
         row["ratio"] = row["steps_per_second"] / rows[0]["steps_per_second"]
@@ -136,7 +167,7 @@ def page(result: Result) -> str:
         "",
         *common.head("bench_frames.py", result),
         f"Preset {result['preset']}, pixels drawn uniformly from `{result['scene']}`; {timed} steps after {warm}. Until "
-        "they are ready frames are traced, and for the disk written. Resident memory is the process's, with what it "
+        "they are ready frames are made, and for the disk written. Resident memory is the process's, with what it "
         "has mapped.",
         "",
         *common.markdown_table(columns, cells),
