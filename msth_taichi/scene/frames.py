@@ -3,10 +3,8 @@
 Letters: K images, H image height, W image width, Ch channels, P pixels of all images, N pixels.
 """
 
-import math
 import mmap
 import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -31,8 +29,9 @@ _GB = 1e9
 _RAM_SHARE = 0.7  # of free memory that frames may take: the system's cache of files must live too
 _PIXELS = 8192  # that a thread fetches at once
 _THREADS = 16
-_HELD_SHARE = 0.12  # of free memory that pages of a mapped file may take before they are given back
-_WINDOW = 65536  # bytes that the system maps around a byte that is read
+# a file that takes no more than this share of free memory may be mapped as a whole; of a larger one so many bytes are
+_MAPPED_SHARE = 0.25
+_MAPPED_BYTES = 2e9
 
 
 class FrameStore:
@@ -45,7 +44,7 @@ class FrameStore:
         sizes: (K, 2) int64 width and height of each image, on the host.
         device: where `gather` and `image` put their results.
         tier: what holds the pixels.
-        release: told how many pixels were read; gives back memory that reading a mapped file has taken.
+        release: gives back memory that reading a mapped file has taken, where it is much.
 
     Example:
         >>> scene, cpu = load_scene("synthetic"), torch.device("cpu")
@@ -60,7 +59,7 @@ class FrameStore:
         sizes: torch.Tensor,
         device: torch.device,
         tier: Tier = "ram",
-        release: Callable[[int], None] = lambda _: None,
+        release: Callable[[], None] = lambda: None,
     ):
         self.pixels, self.sizes, self.device, self.tier = pixels, sizes, device, tier
         self._release = release
@@ -161,7 +160,7 @@ class FrameStore:
                 ready.synchronize()
             part = slice(first, first + _PIXELS)
             torch.index_select(self.pixels, 0, wanted[part], out=colors[part])
-            self._release(_PIXELS)
+            self._release()
 
         parts = [_pool().submit(fetch, first) for first in range(0, len(index), _PIXELS)]
 
@@ -179,7 +178,7 @@ class FrameStore:
         width, height = self.sizes[k].tolist()
         part = self.pixels[self._starts[k] : self._starts[k] + width * height]
         frame = part.view(height, width, -1).to(self.device, copy=self.tier == "disk")
-        self._release(part.nbytes // _WINDOW + 1)
+        self._release()
         return frame
 
     def image(self, k: int) -> torch.Tensor:
@@ -212,33 +211,38 @@ def choose_tier(needed: float, device: torch.device, config: DataConfig) -> Tier
     )
 
 
-def _mapped(path: Path, channels: int) -> tuple[torch.Tensor, Callable[[int], None]]:
+def _mapped(path: Path, channels: int) -> tuple[torch.Tensor, Callable[[], None]]:
     """(P, Ch) pixels of a file, and what gives their memory back."""
     with path.open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    if hasattr(mmap, "MADV_RANDOM"):
-        mapping.madvise(mmap.MADV_RANDOM)
+    advice = [getattr(mmap, name, None) for name in ("MADV_RANDOM", "MADV_NOHUGEPAGE", "MADV_DONTNEED")]
+    random, small_pages, forget = advice
+    if random is not None:
+        mapping.madvise(random)
 
-    windows, budget = len(mapping) / _WINDOW, _HELD_SHARE * _free_memory()
-    read, lock = [0], threading.Lock()
+    def release() -> None:
+        # they stay in the system's cache of files, where they count for nobody
+        if forget is not None and _shared_memory() > _MAPPED_BYTES:
+            mapping.madvise(forget)
 
-    def release(places: int) -> None:
-        with lock:
-            read[0] += places
-            # n random places lie in w (1 - exp(-n / w)) of w windows
-            if windows * -math.expm1(-read[0] / windows) * _WINDOW < budget:
-                return
-            read[0] = 0
-        # pages stay in the system's cache of files, where they count for nobody
-        if hasattr(mmap, "MADV_DONTNEED"):
-            mapping.madvise(mmap.MADV_DONTNEED)
-
+    if len(mapping) <= _MAPPED_SHARE * _free_memory():
+        return torch.from_numpy(np.frombuffer(mapping, np.uint8).reshape(-1, channels)), lambda: None
+    if small_pages is not None:  # a pixel would bring 2 MB with it
+        mapping.madvise(small_pages)
     return torch.from_numpy(np.frombuffer(mapping, np.uint8).reshape(-1, channels)), release
 
 
 @cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(usable_cores(), _THREADS), "pixels")
+
+
+def _shared_memory() -> float:
+    """Bytes of files that this process has mapped; 0 where the system does not say."""
+    try:
+        return float(Path("/proc/self/statm").read_text().split()[2]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return 0.0
 
 
 def _free_gpu_memory(device: torch.device) -> float:
