@@ -27,7 +27,8 @@ PLACES: dict[Tier, str] = {"gpu": "on the GPU", "ram": "in RAM", "disk": "on dis
 
 _GB = 1e9
 _RAM_SHARE = 0.7  # of free memory that frames may take: the system's cache of files must live too
-_PIXELS = 8192  # that a thread fetches at once
+_PIXELS = 8192  # that a thread fetches
+_PAGES = 256  # pixels of a mapped file that it reads at once: the system may map two megabytes around each
 _THREADS = 16
 # a file that takes no more than this share of free memory may be mapped as a whole; of a larger one so many bytes are
 _MAPPED_SHARE = 0.25
@@ -44,7 +45,7 @@ class FrameStore:
         sizes: (K, 2) int64 width and height of each image, on the host.
         device: where `gather` and `image` put their results.
         tier: what holds the pixels.
-        release: gives back memory that reading a mapped file has taken, where it is much.
+        release: gives back memory that reading a mapped file has taken, where it is much; None where it need not.
 
     Example:
         >>> scene, cpu = load_scene("synthetic"), torch.device("cpu")
@@ -59,7 +60,7 @@ class FrameStore:
         sizes: torch.Tensor,
         device: torch.device,
         tier: Tier = "ram",
-        release: Callable[[], None] = lambda: None,
+        release: Callable[[], None] | None = None,
     ):
         self.pixels, self.sizes, self.device, self.tier = pixels, sizes, device, tier
         self._release = release
@@ -158,9 +159,13 @@ class FrameStore:
         def fetch(first: int) -> None:
             if ready:
                 ready.synchronize()
-            part = slice(first, first + _PIXELS)
-            torch.index_select(self.pixels, 0, wanted[part], out=colors[part])
-            self._release()
+            last = min(first + _PIXELS, len(wanted))
+            step = _PAGES if self._release else _PIXELS
+            for start in range(first, last, step):
+                part = slice(start, min(start + step, last))
+                torch.index_select(self.pixels, 0, wanted[part], out=colors[part])
+                if self._release:
+                    self._release()
 
         parts = [_pool().submit(fetch, first) for first in range(0, len(index), _PIXELS)]
 
@@ -178,7 +183,8 @@ class FrameStore:
         width, height = self.sizes[k].tolist()
         part = self.pixels[self._starts[k] : self._starts[k] + width * height]
         frame = part.view(height, width, -1).to(self.device, copy=self.tier == "disk")
-        self._release()
+        if self._release:
+            self._release()
         return frame
 
     def image(self, k: int) -> torch.Tensor:
@@ -211,25 +217,20 @@ def choose_tier(needed: float, device: torch.device, config: DataConfig) -> Tier
     )
 
 
-def _mapped(path: Path, channels: int) -> tuple[torch.Tensor, Callable[[], None]]:
+def _mapped(path: Path, channels: int) -> tuple[torch.Tensor, Callable[[], None] | None]:
     """(P, Ch) pixels of a file, and what gives their memory back."""
     with path.open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    advice = [getattr(mmap, name, None) for name in ("MADV_RANDOM", "MADV_NOHUGEPAGE", "MADV_DONTNEED")]
-    random, small_pages, forget = advice
-    if random is not None:
-        mapping.madvise(random)
+    if hasattr(mmap, "MADV_RANDOM"):
+        mapping.madvise(mmap.MADV_RANDOM)
 
     def release() -> None:
         # they stay in the system's cache of files, where they count for nobody
-        if forget is not None and _shared_memory() > _MAPPED_BYTES:
-            mapping.madvise(forget)
+        if hasattr(mmap, "MADV_DONTNEED") and _shared_memory() > _MAPPED_BYTES:
+            mapping.madvise(mmap.MADV_DONTNEED)
 
-    if len(mapping) <= _MAPPED_SHARE * _free_memory():
-        return torch.from_numpy(np.frombuffer(mapping, np.uint8).reshape(-1, channels)), lambda: None
-    if small_pages is not None:  # a pixel would bring 2 MB with it
-        mapping.madvise(small_pages)
-    return torch.from_numpy(np.frombuffer(mapping, np.uint8).reshape(-1, channels)), release
+    pixels = torch.from_numpy(np.frombuffer(mapping, np.uint8).reshape(-1, channels))
+    return pixels, None if len(mapping) <= _MAPPED_SHARE * _free_memory() else release
 
 
 @cache
