@@ -1,7 +1,7 @@
 """Training with frames on the GPU, in RAM and on disk: steps per second, and memory of the process.
 
-    python benchmarks/bench_frames.py               # 19 cameras x 300 frames of 1352x1014, 23 GB; on a CPU the disk alone
-    python benchmarks/bench_frames.py --small       # a small scene
+    python benchmarks/bench_frames.py           # 19 cameras x 300 frames of 1352x1014, 23 GB; on a CPU disk alone
+    python benchmarks/bench_frames.py --small   # a small scene
 
 Cameras are the built-in scene's, frames one picture of noise, shifted from frame to frame: what they show does not
 matter here. The cache is written to --cache and removed afterwards; it needs 23 GB there.
@@ -166,8 +166,8 @@ def page(result: Result) -> str:
         "# Frames on the GPU, in RAM, on disk",
         "",
         *common.head("bench_frames.py", result),
-        f"Preset {result['preset']}, pixels drawn uniformly from `{result['scene']}`; {timed} steps after {warm}. Until "
-        "they are ready frames are made, and for the disk written. Resident memory is the process's, with what it "
+        f"Preset {result['preset']}, pixels drawn uniformly from `{result['scene']}`; {timed} steps after {warm}. "
+        "Until they are ready frames are made, and for the disk written. Resident memory is the process's, with what it "
         "has mapped.",
         "",
         *common.markdown_table(columns, cells),

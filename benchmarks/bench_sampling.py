@@ -79,7 +79,7 @@ def prepare(device: torch.device, sizes: Sizes) -> Setting:
     store = FrameStore.of(torch.empty(len(images), *shape, 3, dtype=torch.uint8, device=device), device)
     generator = torch.Generator(device).manual_seed(0)
     dynamic = torch.rand(len(cameras), *shape, generator=generator, device=device) < DYNAMIC_SHARE
-    sampler = StaticDynamicSampler(images, cameras, dynamic, config.sampler, device, generator)
+    sampler = StaticDynamicSampler(images, cameras, list(dynamic), config.sampler, device, generator)
     return Setting(config, scene, model, store, sampler)
 
 

@@ -1,6 +1,7 @@
 """The `msth` command: parses, calls the library, prints. Heavy imports wait until a verb needs them.
 
-Exit status: 0 done (or stopped on request with a checkpoint), 2 an error the user can mend, told in one line.
+Exit status: 0 done (or stopped on request with a checkpoint), 1 `check` found errors in a data set, 2 an error the
+user can mend, told in one line.
 """
 
 import os
@@ -203,6 +204,28 @@ def cache(
         return
     for path, size, origin in caches(place):
         print(f"{path}  {size / 1e9:.2f} GB  {origin}")
+
+
+@app.command()
+def check(
+    data: Annotated[str, typer.Argument(help="Folder or json of a data set, or 'demo' for the built-in scene.")],
+    output: Annotated[Path | None, typer.Option(help="HTML page to write: findings, cameras, sample frames.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Settings that sizes and memory are judged by.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting; may be repeated."),
+    ] = None,
+) -> int:
+    """Look a data set over before training: exit status 0 if nothing is an error, else 1."""
+    from msth_taichi.checking.check import check as check_data
+
+    report = check_data(data, preset=preset, settings=settings or [])
+    for line in report.lines():
+        print(line)
+    if output is not None:
+        report.write(output)
+        print(output)
+    return report.status
 
 
 @app.command()

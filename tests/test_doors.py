@@ -17,6 +17,7 @@ DOORS = {
     "reference": set(),
     "ops": {"kernels", "reference"},
     "scene": {"kernels", "ops"},
+    "checking": {"reference", "scene"},
     "sampling": {"kernels", "ops", "scene"},
     "model": {"kernels", "ops", "scene"},
     "evaluation": {"kernels", "ops", "scene", "sampling", "model", "training", "rendering"},

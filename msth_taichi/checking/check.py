@@ -1,27 +1,29 @@
 """All checks of a data set, and their report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from msth_taichi.checking.colors import color_findings, color_gains
 from msth_taichi.checking.counts import count_findings, load_for_check, time_findings, videos_of
-from msth_taichi.checking.epipolar import CornerEvidence, Evidence, MotionEvidence, motion_pairs
+from msth_taichi.checking.epipolar import CornerEvidence, Evidence, MotionEvidence
 from msth_taichi.checking.findings import Finding, failed
 from msth_taichi.checking.layout import contact_sheet, draw_layout
 from msth_taichi.checking.memory import memory_findings
-from msth_taichi.checking.motion import Motion, barcodes, energy, lag_curve, lags, motion_of
-from msth_taichi.checking.poses import meeting_point, pose_findings
+from msth_taichi.checking.motion import UNCHANGED, Motion, Signs, energy, lags, motion_of
+from msth_taichi.checking.poses import common_flip, meeting_point, pose_findings
 from msth_taichi.checking.report import html_report, text_report
 from msth_taichi.checking.samples import View, read_views
-from msth_taichi.checking.timing import Lag, solve_lags, timing_findings
+from msth_taichi.checking.timing import solve_lags, timing_findings
 from msth_taichi.config import Config, load_preset
 from msth_taichi.files import write_text
 from msth_taichi.scene.scene import Scene
 
+_PRESET = "multiview"
 _SHOWN = 64  # sample frames on the page
 
 
@@ -62,7 +64,7 @@ def check(data: str, *, preset: str | None = None, settings: Sequence[str] = (),
 
     Args:
         data: as for `load_scene`.
-        preset: whose settings decide about sizes and memory; default: every setting's default.
+        preset: whose settings decide about sizes and memory; default: multiview.
         settings: overrides such as "data.downscale=2".
         progress: show a bar.
     Raises:
@@ -72,7 +74,7 @@ def check(data: str, *, preset: str | None = None, settings: Sequence[str] = (),
         >>> check("synthetic:cameras=4,test_cameras=1,frames=3", progress=False).status
         0
     """
-    config = load_preset(preset, list(settings)) if preset else _defaults(settings)
+    config = load_preset(preset or _PRESET, list(settings))
     scene, findings = load_for_check(data, config.data)
     return check_scene(scene, config, findings, progress)
 
@@ -87,31 +89,57 @@ def check_scene(
     names = [scene.cameras.names[view.camera] for view in whole]
     poses = scene.cameras.camera_to_world.double().numpy()[[view.camera for view in whole]]
     found = [*findings, *count_findings(scene, videos_of(scene), views), *time_findings(scene)]
-    evidence: list[Evidence] = []
-    if scene.static_cameras and len(whole) > 1:
-        motions, shifts, over = _lags(scene, whole, poses)
-        found += timing_findings(dict(zip(names, shifts, strict=True)), over, scene.fps)
-        if any(motion is not None for motion in motions):
-            evidence.append(MotionEvidence(motions, poses, shifts, motion_pairs(poses)))
     if len(whole) > 1:
-        evidence.append(CornerEvidence(whole, scene.cameras, poses))
-        found += pose_findings(names, poses, evidence, scene.transform, len(scene.cameras))
+        more, signs = _rig_findings(scene, whole, names, poses)
+        found += more
+        scene = replace(scene, cameras=scene.cameras.with_poses(_turned(scene.cameras.camera_to_world, signs)))
+        poses = poses * [*signs, 1]
     found += color_findings(names, color_gains(whole, scene.cameras))
     found += extent_findings(scene, config)
     found += memory_findings(scene, config)
     return Report(scene.name, found, _pictures(scene, whole, names, poses, found))
 
 
-def _lags(scene: Scene, views: Sequence[View], poses: np.ndarray) -> tuple[list[Motion | None], list[Lag], range]:
-    over = lags(int(np.median([len(view.grey) for view in views])) - 1)
-    motions = [motion_of(view, scene.cameras) if len(view.grey) > 2 * over[-1] else None for view in views]
-    curves = {}
-    for i, j in motion_pairs(poses):
-        a, b = motions[i], motions[j]
-        lines = None if a is None or b is None else barcodes(a, b, poses[i], poses[j])
-        if lines is not None:
-            curves[i, j] = lag_curve(*lines, over)
-    return motions, solve_lags(curves, [energy(view) for view in views], over), over
+def _rig_findings(
+    scene: Scene, views: Sequence[View], names: Sequence[str], poses: np.ndarray
+) -> tuple[list[Finding], Signs]:
+    """Time and poses, which the same comparison of neighbours tells; and signs that mend the axes of all poses."""
+    moving = _motions(scene, views) if scene.static_cameras else []
+    evidence = _evidence(scene, views, poses, moving)
+    signs, found = common_flip(names, poses, evidence)
+    if signs != UNCHANGED:
+        poses = poses * [*signs, 1]
+        evidence = _evidence(scene, views, poses, moving)
+    if scene.static_cameras:
+        over = lags(int(np.median([len(view.grey) for view in views])) - 1)
+        curves = {}
+        for part in evidence:
+            if isinstance(part, MotionEvidence):
+                curves = part.curves(over)
+        shifts = solve_lags(curves, [energy(view) for view in views], over)
+        for part in evidence:
+            if isinstance(part, MotionEvidence):
+                part.frames = [shift.frames or 0 for shift in shifts]
+        found += timing_findings(dict(zip(names, shifts, strict=True)), over, scene.fps)
+    return found + pose_findings(names, poses, evidence, scene.transform, len(scene.cameras)), signs
+
+
+def _motions(scene: Scene, views: Sequence[View]) -> list[Motion | None]:
+    most = lags(int(np.median([len(view.grey) for view in views])) - 1)[-1]
+    return [motion_of(view, scene.cameras) if len(view.grey) > 2 * most else None for view in views]
+
+
+def _evidence(
+    scene: Scene, views: Sequence[View], poses: np.ndarray, motions: Sequence[Motion | None]
+) -> list[Evidence]:
+    evidence: list[Evidence] = [CornerEvidence(views, scene.cameras, poses)]
+    if any(motion is not None for motion in motions):
+        evidence.insert(0, MotionEvidence(motions, poses, [0] * len(views)))
+    return evidence
+
+
+def _turned(poses: torch.Tensor, signs: Signs) -> torch.Tensor:
+    return poses * torch.tensor([*signs, 1]).to(poses)
 
 
 def extent_findings(scene: Scene, config: Config) -> list[Finding]:
@@ -165,12 +193,6 @@ def _pictures(
         )
         pictures.append(("Sample frames", sheet))
     return pictures
-
-
-def _defaults(settings: Sequence[str]) -> Config:
-    from msth_taichi.config import preset_names
-
-    return load_preset("multiview" if "multiview" in preset_names() else preset_names()[0], list(settings))
 
 
 def _triple(values: np.ndarray) -> str:

@@ -148,8 +148,9 @@ def color_findings(names: Sequence[str], gains: Gains | None) -> list[Finding]:
     balance = balance - np.median(balance[known], axis=0)
     range_ = balance.max(1) - balance.min(1)
     sure = 2 * np.nan_to_num(gains.spread, nan=np.inf)
-    brighter = [i for i in np.flatnonzero(known) if abs(np.expm1(level[i])) > LIMIT and abs(level[i]) > sure[i]]
-    tinted = [i for i in np.flatnonzero(known) if np.expm1(range_[i]) > LIMIT]
+    seen = np.flatnonzero(known).tolist()
+    brighter = [i for i in seen if abs(np.expm1(level[i])) > LIMIT and abs(level[i]) > sure[i]]
+    tinted = [i for i in seen if np.expm1(range_[i]) > LIMIT and range_[i] > sure[i]]
     if brighter:
         details = ", ".join(f"{names[i]} {np.expm1(level[i]):+.0%}" for i in brighter)
         findings.append(

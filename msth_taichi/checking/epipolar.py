@@ -11,9 +11,8 @@ import numpy as np
 
 from msth_taichi.checking.features import Corners, corners, match
 from msth_taichi.checking.geometry import directions, focal
-from msth_taichi.checking.motion import UNCHANGED, Motion, Signs, barcodes, chance, neighbours, similarity
+from msth_taichi.checking.motion import UNCHANGED, Motion, Signs, barcodes, chance, lag_curve, neighbours, similarity
 from msth_taichi.checking.samples import View
-from msth_taichi.checking.timing import Lag
 from msth_taichi.scene.cameras import Cameras
 
 PARTNERS = 4
@@ -24,11 +23,16 @@ CLOSE = 0.01
 """Share of the image's diagonal within which a match lies on its epipolar line."""
 
 
+Lines = tuple[np.ndarray, np.ndarray]
+
+
 class Evidence(Protocol):
     """How well cameras fit their neighbours: 1 perfectly, `chance` not at all."""
 
     kind: str
     chance: float
+    ignored: frozenset[int]
+    """Cameras known to be wrong: their neighbours are not judged by them."""
 
     def fit(self, i: int, signs: Signs = UNCHANGED, partners: Signs = UNCHANGED) -> float:
         """Of the i-th camera looked at, with its pose's axes, and those of its neighbours', multiplied by signs.
@@ -40,54 +44,60 @@ class Evidence(Protocol):
 
 @dataclass(eq=False)
 class MotionEvidence:
-    """Correlation of motion along epipolar lines, median over a camera's neighbours."""
+    """Correlation of motion along epipolar lines, median over a camera's neighbours.
+
+    Args:
+        motions: of each camera looked at.
+        poses: (C, 3, 4) camera-to-world.
+        frames: how many each camera is behind the others.
+    """
 
     motions: Sequence[Motion | None]
     poses: np.ndarray
-    lags: Sequence[Lag]
-    pairs: Sequence[tuple[int, int]]
+    frames: Sequence[int]
     kind: str = "motion along epipolar lines"
     chance: float = 0.0
-    _base: dict[tuple[int, int], float] = field(default_factory=dict)
+    ignored: frozenset[int] = frozenset()
+    _lines: dict[tuple[int, int], Lines | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        guesses = []
-        for i, j in self.pairs:
-            lines = self._barcodes(i, j)
-            if lines is not None:
-                self._base[i, j] = similarity(*lines)
-                guesses.append(chance(*lines))
+        self.pairs = neighbours(self.poses[:, :, 3])
+        self._lines = {(i, j): self._barcodes(i, j) for i, j in self.pairs}
+        guesses = [chance(*lines) for lines in self._lines.values() if lines is not None]
         self.chance = float(np.median(np.concatenate(guesses))) if guesses else 0.0
+
+    def curves(self, over: range) -> dict[tuple[int, int], np.ndarray]:
+        """Correlation of pairs over lags, for `solve_lags`."""
+        return {pair: lag_curve(*lines, over) for pair, lines in self._lines.items() if lines is not None}
 
     def fit(self, i: int, signs: Signs = UNCHANGED, partners: Signs = UNCHANGED) -> float:
         scores = []
         for a, b in self.pairs:
             if i not in (a, b):
                 continue
-            if signs == partners == UNCHANGED:
-                scores.append(self._base.get((a, b), np.nan))
+            j = b if i == a else a
+            if j in self.ignored:
                 continue
-            lines = self._barcodes(i, b if i == a else a, signs, partners)
-            scores.append(np.nan if lines is None else similarity(*lines))
-        # half of the neighbours have to have a line in common
+            if signs == partners == UNCHANGED:
+                lines = self._lines[a, b]
+                lag = self.frames[a] - self.frames[b]
+            else:
+                lines = self._barcodes(i, j, signs, partners)
+                lag = self.frames[i] - self.frames[j]
+            scores.append(np.nan if lines is None else similarity(*lines, lag))
+        # half of the neighbours have to have lines in common
         told = np.array(scores)[np.isfinite(scores)]
         return float(np.median(told)) if len(told) and 2 * len(told) >= len(scores) else float("nan")
 
-    def _barcodes(
-        self, i: int, j: int, signs: Signs = UNCHANGED, partners: Signs = UNCHANGED
-    ) -> tuple[np.ndarray, np.ndarray] | None:
+    def _barcodes(self, i: int, j: int, signs: Signs = UNCHANGED, partners: Signs = UNCHANGED) -> Lines | None:
         a, b = self.motions[i], self.motions[j]
         if a is None or b is None:
             return None
         lines = barcodes(a, b, self.poses[i] * _columns(signs), self.poses[j] * _columns(partners))
         if lines is None:
             return None
-        lag = (self.lags[i].frames or 0) - (self.lags[j].frames or 0)
         length = min(len(lines[0]), len(lines[1]))
-        if abs(lag) > length // 2:
-            return None
-        one, other = lines[0][:length], lines[1][:length]
-        return one[max(lag, 0) : length + min(lag, 0)], other[max(-lag, 0) : length - max(lag, 0)]
+        return lines[0][:length], lines[1][:length]
 
 
 @dataclass(eq=False)
@@ -99,6 +109,7 @@ class CornerEvidence:
     poses: np.ndarray
     kind: str = "corners on epipolar lines"
     chance: float = 0.0
+    ignored: frozenset[int] = frozenset()
     matches: Mapping[tuple[int, int], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -118,6 +129,8 @@ class CornerEvidence:
             if i not in (a, b):
                 continue
             j = b if i == a else a
+            if j in self.ignored:
+                continue
             mine, theirs = (one, other) if i == a else (other, one)
             mine = mine @ (self.poses[i, :, :3] * signs).T
             theirs = theirs @ (self.poses[j, :, :3] * partners).T
@@ -168,8 +181,3 @@ def _off_line(a: np.ndarray, b: np.ndarray, axis: np.ndarray) -> np.ndarray:
         normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
         angles.append(np.arcsin(np.clip(np.abs((normal * other).sum(1)), 0, 1)))
     return np.maximum(*angles)
-
-
-def motion_pairs(poses: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs whose motion is compared."""
-    return neighbours(poses[:, :, 3])

@@ -6,15 +6,19 @@ Letters: N points, H image height, W image width.
 import numpy as np
 import torch
 
-from msth_taichi.lenses import EQUIRECTANGULAR, FISHEYE, ORTHOGRAPHIC
+from msth_taichi.lenses import EQUIRECTANGULAR, FISHEYE, ORTHOGRAPHIC, PINHOLE
 from msth_taichi.reference import rays
 from msth_taichi.scene.cameras import Cameras
 
 
 def directions(cameras: Cameras, i: int, pixels: np.ndarray) -> np.ndarray:
     """(N, 3) unit directions, in the axes of camera i, of the rays through its `pixels` (N, 2)."""
-    points = torch.from_numpy(np.asarray(pixels, np.float64))
-    local = rays.unproject(points, torch.full((len(points),), i), *_lens(cameras)).numpy()
+    pixels = np.asarray(pixels, np.float64)
+    if int(cameras.lens[i]) == PINHOLE:  # most cameras: the general way takes ten times as long
+        plane = (pixels - _numpy(cameras.intrinsics[i, 2:])) / _numpy(cameras.intrinsics[i, :2])
+        local = np.stack([plane[:, 0], -plane[:, 1], np.full(len(plane), -1.0)], 1)
+    else:
+        local = rays.unproject(torch.from_numpy(pixels), torch.full((len(pixels),), i), *_lens(cameras)).numpy()
     return local / np.linalg.norm(local, axis=1, keepdims=True)
 
 
@@ -28,12 +32,16 @@ def grid_directions(cameras: Cameras, i: int, width: int, height: int) -> np.nda
 def project(cameras: Cameras, i: int, points: np.ndarray) -> np.ndarray:
     """(N, 2) places of points (N, 3) in the image, as a share of its width and height; NaN outside of it."""
     pose = cameras.camera_to_world[i].double().numpy()
-    local = torch.from_numpy((points - pose[:, 3]) @ pose[:, :3])
-    pixels = rays.project(local, torch.full((len(points),), i), *_lens(cameras)).numpy()
+    local = (points - pose[:, 3]) @ pose[:, :3]
+    if int(cameras.lens[i]) == PINHOLE:
+        plane = local[:, :2] / np.maximum(-local[:, 2:], 1e-9) * [1, -1]
+        pixels = plane * _numpy(cameras.intrinsics[i, :2]) + _numpy(cameras.intrinsics[i, 2:])
+    else:
+        pixels = rays.project(torch.from_numpy(local), torch.full((len(points),), i), *_lens(cameras)).numpy()
     place = pixels / np.array(cameras.size(i), np.float64)
-    seen = ((place >= 0) & (place < 1)).all(1)
+    seen = np.all((place >= 0) & (place < 1), axis=1)
     if int(cameras.lens[i]) not in (FISHEYE, EQUIRECTANGULAR):
-        seen &= local[:, 2].numpy() < 0
+        seen = seen & (local[:, 2] < 0)
     return np.where(seen[:, None], place, np.nan)
 
 
@@ -68,3 +76,7 @@ def half_plane(vectors: np.ndarray, axis: np.ndarray) -> tuple[np.ndarray, np.nd
 
 def _lens(cameras: Cameras) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return cameras.intrinsics.double(), cameras.distortion.double(), cameras.lens
+
+
+def _numpy(values: torch.Tensor) -> np.ndarray:
+    return values.double().numpy()

@@ -11,10 +11,10 @@ from PIL import Image, ImageDraw, ImageFont
 from msth_taichi.checking.geometry import directions
 from msth_taichi.scene.cameras import Cameras
 
-SIZE = 560
+SIZE = 700
 """Pixels of a view's edge."""
 
-_MARGIN = 44
+_MARGIN = 30
 _PAPER, _INK, _PALE = (255, 255, 255), (40, 40, 40), (205, 205, 205)
 _TRAIN, _OTHER, _BAD = (31, 92, 160), (214, 128, 20), (200, 30, 30)
 _NAMED = 48  # cameras up to which all are named
@@ -42,7 +42,7 @@ def draw_layout(
     poses = cameras.camera_to_world.double().numpy()
     position = poses[:, :, 3]
     usual = np.linalg.norm(position - np.median(position, 0), axis=1)
-    length = 0.22 * max(float(np.median(usual)), 0.05)
+    length = 0.18 * max(float(np.median(usual)), 0.05)
     frusta = [poses[i, :, 3] + _corners(cameras, i) * length @ poses[i, :, :3].T for i in range(len(cameras))]
     reach = 1.08 * max(box, float(np.abs(np.concatenate([position, *frusta])).max()))
     picture = Image.new("RGB", (2 * SIZE, SIZE + 26), _PAPER)
@@ -66,7 +66,7 @@ def draw_layout(
             _draw_camera(draw, place, position[i], frusta[i], color)
             if len(cameras) <= _NAMED or name in bad:
                 x, y = place(position[i])
-                draw.text((x + 5, y - 6), name[-12:], color, font)
+                draw.text((x + 5, y - 6), name[-12:], color, font, stroke_width=2, stroke_fill=_PAPER)
         draw.text((panel * SIZE + 10, 6), title, _INK, font)
     _draw_legend(draw, bool(bad), meeting is not None, font)
     return picture

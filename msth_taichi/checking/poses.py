@@ -21,7 +21,12 @@ REMOTE = 10.0
 
 # share of the median camera's fit that a camera needs, and the least fit of any
 _FIT = {"motion": (0.6, 0.3), "corners": (0.3, 0.12)}
+_INEXACT = 0.35  # of the median camera's share of corners: a rotation off by two degrees falls below
+_TELLING = 0.2  # median share of corners from which that means something
 _GAIN = 0.15  # by which another orientation has to fit better before it is proposed
+_COMMON_GAIN = 0.08  # of all cameras at once, and so many of them: chance does not do that
+_COMMON_SHARE = 0.75
+_ASKED = 6  # cameras that are tried out for it
 
 _FLIPS: dict[Signs, str] = {
     (1, -1, -1): "with its y and z axes negated it fits: its matrix follows OpenCV's axes (y down, z forward); negate "
@@ -37,6 +42,9 @@ _FLIPS: dict[Signs, str] = {
     "the poses",
     (-1, -1, -1): "with all its axes negated it fits: correct the handedness of the poses",
 }
+
+_PROPER: tuple[Signs, ...] = ((1, -1, -1), (-1, 1, -1), (-1, -1, 1))
+"""Of these, a pose stays a rotation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,20 +81,50 @@ def meeting_point(poses: np.ndarray) -> Meeting:
     return Meeting(point, along, np.arccos(np.clip(along / length, -1, 1)))
 
 
+def common_flip(names: Sequence[str], poses: np.ndarray, evidence: Sequence[Evidence]) -> tuple[Signs, list[Finding]]:
+    """Signs of the axes with which all cameras fit clearly better, and what to say about it."""
+    asked = np.unique(np.linspace(0, len(names) - 1, min(_ASKED, len(names))).astype(int)).tolist()
+    best, most, share = UNCHANGED, _COMMON_GAIN, 0.0
+    for signs in _PROPER:
+        gains = np.array([_advantage(evidence, i, signs, signs) for i in asked])
+        told = gains[np.isfinite(gains)]
+        if len(told) > 1 and np.median(told) > most and (told > 0).mean() >= _COMMON_SHARE:
+            best, most, share = signs, float(np.median(told)), float((told > 0).mean())
+    if best == UNCHANGED:
+        return UNCHANGED, []
+    # with all axes of all cameras negated the pictures fit as well: what they look at has to lie in front of them
+    if np.nanmedian(meeting_point(poses * [*best, 1]).distance) < 0:
+        best = (-best[0], -best[1], -best[2])
+    remedy = _FLIPS[best].replace("its ", "their ").replace("it fits", "they fit").replace("it looks", "they look")
+    measured = (
+        f"with other signs of their axes {share:.0%} of the cameras that were tried agree better with their "
+        f"neighbours, by a median of {most:.2f} where 1 is a perfect fit; the checks below take the poses as corrected"
+    )
+    return best, [Finding("poses", "error", "all poses have flipped axes", measured, remedy)]
+
+
 def pose_findings(
     names: Sequence[str], poses: np.ndarray, evidence: Sequence[Evidence], transform: SceneTransform, all_cameras: int
 ) -> list[Finding]:
     """What to say about poses, in scene units, of named cameras."""
     sampled = "" if len(names) == all_cameras else f" (of {all_cameras}, {len(names)} were looked at)"
     meeting = meeting_point(poses)
-    fits = [np.array([part.fit(i) for i in range(len(names))]) for part in evidence]
+    fits = _fits(evidence, len(names))
     verdicts = _verdicts(evidence, fits)
-    bad = np.flatnonzero(verdicts == -1)
+    worst = _worst(verdicts, fits)
+    if worst is not None:
+        # its neighbours may look wrong beside it
+        for part in evidence:
+            part.ignored = frozenset([worst])
+        fits = _fits(evidence, len(names))
+        verdicts = _verdicts(evidence, fits)
+    bad = np.flatnonzero(verdicts == -1).tolist()
     findings = _remote(names, poses, transform)
     if len(bad) > max(len(names) / 2, 1):
-        findings.append(_all_wrong(names, bad, evidence, fits))
+        findings.append(_all_wrong(bad, evidence, fits))
     else:
         findings += [_one_wrong(names, i, evidence, fits) for i in bad]
+    findings += _inexact(names, verdicts, evidence, fits)
     findings += _meeting_findings(names, meeting, verdicts, transform)
     if (verdicts == 1).any():
         measured = "; ".join(
@@ -97,7 +135,7 @@ def pose_findings(
         )
         title = f"pictures of {int((verdicts == 1).sum())} cameras fit their poses{sampled}"
         findings.append(Finding("poses", "ok", title, measured))
-    unknown = np.flatnonzero(verdicts == 0)
+    unknown = np.flatnonzero(verdicts == 0).tolist()
     if len(unknown):
         which = (
             "pictures not compared with poses" if len(unknown) == len(names) else f"{len(unknown)} poses not checked"
@@ -107,8 +145,20 @@ def pose_findings(
     return findings
 
 
+def _fits(evidence: Sequence[Evidence], count: int) -> list[np.ndarray]:
+    return [np.array([part.fit(i) for i in range(count)]) for part in evidence]
+
+
+def _worst(verdicts: np.ndarray, fits: Sequence[np.ndarray]) -> int | None:
+    """The camera that fits worst of those that fit badly; None where there is none, or too many."""
+    bad = np.flatnonzero(verdicts == -1)
+    if not 0 < len(bad) <= max(len(verdicts) / 2, 1):
+        return None
+    return int(min(bad, key=lambda i: np.nanmean([fit[i] for fit in fits])))
+
+
 def _verdicts(evidence: Sequence[Evidence], fits: Sequence[np.ndarray]) -> np.ndarray:
-    """(C,) 1 for a camera that some evidence confirms, -1 for one that some speaks against and none confirms, else 0."""
+    """(C,) 1 for a camera that some evidence confirms, -1 where some speaks against it and none confirms, else 0."""
     count = len(fits[0]) if fits else 0
     verdict = np.zeros(count, int)
     for part, fit in zip(evidence, fits, strict=True):
@@ -134,7 +184,7 @@ def _numbers(i: int, evidence: Sequence[Evidence], fits: Sequence[np.ndarray]) -
 
 
 def _one_wrong(names: Sequence[str], i: int, evidence: Sequence[Evidence], fits: Sequence[np.ndarray]) -> Finding:
-    better = {signs: _advantage(evidence, fits, [i], signs, UNCHANGED) for signs in _FLIPS}
+    better = {signs: float(np.nan_to_num(_advantage(evidence, i, signs), nan=-1.0)) for signs in _FLIPS}
     best = max(better, key=lambda signs: better[signs])
     flipped = better[best] > _GAIN
     title = f"{names[i]}: an axis of its pose is flipped" if flipped else f"{names[i]}: pose and pictures disagree"
@@ -147,36 +197,49 @@ def _one_wrong(names: Sequence[str], i: int, evidence: Sequence[Evidence], fits:
     return Finding("poses", "error", title, _numbers(i, evidence, fits), remedy, (names[i],))
 
 
-def _all_wrong(
-    names: Sequence[str], bad: np.ndarray, evidence: Sequence[Evidence], fits: Sequence[np.ndarray]
-) -> Finding:
-    some = bad[:: max(len(bad) // 8, 1)].tolist()
-    better = {signs: _advantage(evidence, fits, some, signs, signs) for signs in _FLIPS}
-    best = max(better, key=lambda signs: better[signs])
+def _inexact(
+    names: Sequence[str], verdicts: np.ndarray, evidence: Sequence[Evidence], fits: Sequence[np.ndarray]
+) -> list[Finding]:
+    """Cameras whose motion fits, which is coarse, but whose corners do not."""
+    findings = []
+    for part, fit in zip(evidence, fits, strict=True):
+        told = fit[np.isfinite(fit)]
+        if not isinstance(part, CornerEvidence) or not len(told) or np.median(told) < _TELLING:
+            continue
+        low = np.isfinite(fit) & (fit < _INEXACT * np.median(told)) & (verdicts == 1)
+        findings += [
+            Finding(
+                "poses",
+                "warning",
+                f"{names[i]}: its pose is not exact",
+                _numbers(i, evidence, fits),
+                "calibrate it again, or leave it out: its rotation is off by a degree or more, or its position or "
+                "focal length accordingly",
+                (names[i],),
+            )
+            for i in np.flatnonzero(low).tolist()
+        ]
+    return findings
+
+
+def _all_wrong(bad: Sequence[int], evidence: Sequence[Evidence], fits: Sequence[np.ndarray]) -> Finding:
     measured = "; ".join(
         f"{part.kind}: median {np.nanmedian(fit):.2f}, where chance gives {part.chance:.2f} and a perfect fit 1"
         for part, fit in zip(evidence, fits, strict=True)
         if np.isfinite(fit).any()
     )
-    remedy = (
-        _FLIPS[best].replace(" its ", " their ").replace(" it ", " they ").replace("it fits", "they fit")
-        if better[best] > _GAIN
-        else "check the convention of the poses: camera-to-world (not its inverse), OpenGL axes (x right, y up, z back)"
-    )
+    remedy = "check the convention of the poses: camera-to-world (not its inverse), OpenGL axes (x right, y up, z back)"
     return Finding("poses", "error", f"pictures of {len(bad)} cameras disagree with their poses", measured, remedy)
 
 
-def _advantage(
-    evidence: Sequence[Evidence], fits: Sequence[np.ndarray], some: Sequence[int], signs: Signs, partners: Signs
-) -> float:
-    """How much better cameras fit with the axes turned by `signs`, mean over what is evident; -1 where nothing is."""
+def _advantage(evidence: Sequence[Evidence], i: int, signs: Signs, partners: Signs = UNCHANGED) -> float:
+    """How much better a camera fits with its axes turned by `signs`, mean over what tells; NaN where nothing does."""
     gains = []
-    for part, fit in zip(evidence, fits, strict=True):
-        for i in some:
-            turned = part.fit(i, signs, partners)
-            if np.isfinite(turned):
-                gains.append(turned - (fit[i] if np.isfinite(fit[i]) else part.chance))
-    return float(np.mean(gains)) if gains else -1.0
+    for part in evidence:
+        turned, given = part.fit(i, signs, partners), part.fit(i)
+        if np.isfinite(turned):
+            gains.append(turned - (given if np.isfinite(given) else part.chance))
+    return float(np.mean(gains)) if gains else float("nan")
 
 
 def _meeting_findings(
@@ -216,7 +279,7 @@ def _meeting_findings(
             "matrix is world-to-camera",
             (names[i],),
         )
-        for i in np.flatnonzero(behind & (verdicts == 0))
+        for i in np.flatnonzero(behind & (verdicts == 0)).tolist()
     ]
     if not findings:
         findings.append(Finding("poses", "ok", "optical axes meet", measured))
@@ -240,6 +303,6 @@ def _remote(names: Sequence[str], poses: np.ndarray, transform: SceneTransform) 
             "correct its position; look for another unit of length",
             (names[i],),
         )
-        for i in np.flatnonzero(away > REMOTE * usual)
+        for i in np.flatnonzero(away > REMOTE * usual).tolist()
         if usual > 0
     ]

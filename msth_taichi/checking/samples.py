@@ -5,7 +5,7 @@ Letters: C cameras looked at, T frames of the stretch, S stills, H image height,
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -79,12 +79,22 @@ def _cameras(scene: Scene) -> Sequence[int]:
 
 
 def _of_camera(scene: Scene, camera: int) -> tuple[int, Images] | None:
-    for images in scene.splits.values():
-        rows = (images.camera == camera).nonzero()[:, 0]
-        if len(rows):
-            rows = rows[images.frame[rows].argsort()]
-            return camera, images.select(rows[:STRETCH])
-    return None
+    """The first images of a camera in the order of time, from whatever splits they are in."""
+    parts = [
+        images.select((images.camera == camera).nonzero()[:, 0])
+        for images in scene.splits.values()
+        if (images.camera == camera).any()
+    ]
+    if not parts:
+        return None
+    images = replace(
+        parts[0],
+        camera=torch.cat([part.camera for part in parts]),
+        time=torch.cat([part.time for part in parts]),
+        frame=torch.cat([part.frame for part in parts]),
+        keys=np.concatenate([part.keys for part in parts]),
+    )
+    return camera, images.select(images.frame.argsort()[:STRETCH])
 
 
 def _read(camera: int, images: Images) -> View:
@@ -110,7 +120,7 @@ def _opaque(frame: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8; what is transparent or masked is black."""
     if frame.shape[2] == 3:
         return np.ascontiguousarray(frame)
-    return (frame[..., :3] * (frame[..., -1:] / 255.0)).astype(np.uint8)
+    return (frame[..., :3] * (frame[..., 3:] / 255.0).prod(-1, keepdims=True)).astype(np.uint8)
 
 
 def _shrink(color: np.ndarray, width: int) -> np.ndarray:
