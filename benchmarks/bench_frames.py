@@ -167,8 +167,8 @@ def page(result: Result) -> str:
         "",
         *common.head("bench_frames.py", result),
         f"Preset {result['preset']}, pixels drawn uniformly from `{result['scene']}`; {timed} steps after {warm}. "
-        "Until they are ready frames are made, and for the disk written. Resident memory is the process's, with what it "
-        "has mapped.",
+        "Until they are ready frames are made, and written for the disk. Resident memory is the process's, with "
+        "what it has mapped.",
         "",
         *common.markdown_table(columns, cells),
     ]
