@@ -102,6 +102,25 @@ def assert_same_scene(
         assert not expected
 
 
+def assert_finite_rays(scene: Scene) -> None:
+    """Every camera has rays of length 1 over the whole of its image."""
+    count, device = len(scene.cameras), runtime.device()
+    grid = torch.cartesian_prod(torch.linspace(0, 1, 5), torch.linspace(0, 1, 5))
+    pixels = (scene.cameras.sizes[:, None].float() * grid).reshape(-1, 2)
+    camera = torch.arange(count, dtype=torch.int32).repeat_interleave(len(grid))
+    cameras = scene.cameras.to(device)
+    origins, directions = generate_rays(
+        pixels.to(device),
+        camera.to(device),
+        cameras.camera_to_world,
+        cameras.intrinsics,
+        cameras.distortion,
+        cameras.lens,
+    )
+    assert origins.isfinite().all()
+    assert ((directions.norm(dim=1) - 1).abs() < 1e-3).all()
+
+
 def _views_of(scene: Scene, cameras: list[int], rig: Rig, views: Sequence[int], tolerance: float) -> dict[int, int]:
     """The view of the rig that has the rays of each camera."""
     target = {v: _rays(rig, v) for v in views}

@@ -1,6 +1,7 @@
 """DyCheck's iPhone folders, written from the built-in scene and read back."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from msth_taichi.errors import DataError
 from msth_taichi.scene.formats import dycheck, hypernerf
 from tests.scene.formats.nerfies import edit, write, write_nerfies
-from tests.scene.rig import AS_IS, assert_same_scene, room_sweep
+from tests.scene.rig import AS_IS, Rig, assert_same_scene, room_sweep
 
 TRAIN, VAL = [0, 1, 2, 3, 4, 5], [6, 7]
 NAMES = [f"0_{v:05d}" for v in TRAIN] + [f"1_{v:05d}" for v in (1, 2)]
@@ -21,23 +22,27 @@ def sweep():
 
 @pytest.fixture
 def folder(tmp_path, sweep):
+    return write_dycheck(sweep, tmp_path)
+
+
+def write_dycheck(sweep: Rig, folder: Path) -> Path:
     """The hand-held camera sees times 0 to 5; the one that stands still sees 1 and 2 of them."""
-    write_nerfies(tmp_path, sweep, NAMES, TRAIN, VAL)
+    write_nerfies(folder, sweep, NAMES, TRAIN, VAL)
     ids = [(int(name[2:]), int(name[0])) for name in NAMES]
     metadata = {n: {"warp_id": t, "appearance_id": t, "camera_id": c} for n, (t, c) in zip(NAMES, ids, strict=True)}
-    write(tmp_path / "metadata.json", metadata)
+    write(folder / "metadata.json", metadata)
     extra = {"factor": 2, "fps": 60.0, "bbox": [[-1, -1, -1], [1, 1, 1]], "lookat": [0, 0, 1], "up": [0, 1, 0]}
-    write(tmp_path / "extra.json", extra)
+    write(folder / "extra.json", extra)
     for split, rows in (("train", TRAIN), ("val", VAL)):
         values = {
             "frame_names": [NAMES[v] for v in rows],
             "camera_ids": [ids[v][1] for v in rows],
             "time_ids": [ids[v][0] for v in rows],
         }
-        write(tmp_path / "splits" / f"{split}.json", values)
+        write(folder / "splits" / f"{split}.json", values)
     for name in ("depth/1x", "covisible/1x/val", "keypoint/1x/train"):
-        (tmp_path / name).mkdir(parents=True)
-    return tmp_path
+        (folder / name).mkdir(parents=True)
+    return folder
 
 
 def test_as_published(folder, sweep):

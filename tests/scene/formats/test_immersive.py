@@ -32,8 +32,11 @@ PUBLISHED_POINT, PUBLISHED_PIXEL = (0.5, 0.5, 10.0), (1377.85525, 1017.61440)
 
 @pytest.fixture(scope="module")
 def rig() -> Rig:
+    return through_fisheyes(room_rig(cameras=4, frames=3))
+
+
+def through_fisheyes(room: Rig) -> Rig:
     """Its frames were not traced through these lenses, which the readers of files cannot tell."""
-    room = room_rig(cameras=4, frames=3)
     lenses = [(0.09 + 0.01 * k, -0.02 + 0.01 * k, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0) for k in range(4)]
     views = [
         replace(view, lens=FISHEYE, distortion=lens, intrinsics=(14.0 + k, 14.0 + k, 15.5 + 0.1 * k, 12.3))

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from msth_taichi.errors import DataError
 from msth_taichi.scene.formats import dnerf, images, nerf_synthetic
 from msth_taichi.scene.scene import load_scene
-from tests.scene.rig import AS_IS, assert_same_scene, room_sweep
+from tests.scene.rig import AS_IS, Rig, assert_same_scene, room_sweep
 
 SPLITS = {"train": [0, 1, 2, 3], "val": [4], "test": [5, 6]}
 
@@ -24,20 +25,24 @@ def still():
 
 @pytest.fixture
 def folder(tmp_path, still):
+    return write(still, tmp_path)
+
+
+def write(still: Rig, folder: Path) -> Path:
     """As published: RGBA, depth and normals beside the test images, no suffix in the json."""
     width, focal = still.views[0].width, still.views[0].intrinsics[0]
     for split, rows in SPLITS.items():
-        (tmp_path / split).mkdir()
+        (folder / split).mkdir()
         frames = []
         for i, v in enumerate(rows):
-            iio.imwrite(tmp_path / split / f"r_{i}.png", rgba(still.frames[v, 0]))
+            iio.imwrite(folder / split / f"r_{i}.png", rgba(still.frames[v, 0]))
             if split == "test":
-                iio.imwrite(tmp_path / split / f"r_{i}_depth_0001.png", rgba(still.frames[v, 0]))
+                iio.imwrite(folder / split / f"r_{i}_depth_0001.png", rgba(still.frames[v, 0]))
             pose = [*still.views[v].pose.tolist(), [0.0, 0.0, 0.0, 1.0]]
             frames.append({"file_path": f"./{split}/r_{i}", "rotation": 0.0125, "transform_matrix": pose})
         values = {"camera_angle_x": 2 * math.atan(0.5 * width / focal), "frames": frames}
-        (tmp_path / f"transforms_{split}.json").write_text(json.dumps(values, indent=4))
-    return tmp_path
+        (folder / f"transforms_{split}.json").write_text(json.dumps(values, indent=4))
+    return folder
 
 
 def rgba(picture: np.ndarray) -> np.ndarray:
