@@ -62,6 +62,8 @@ def write_transforms(scene: Scene, folder: Path, *, copy: bool = False, progress
                 if key in entry:
                     entry[key] = names[entry[key]].as_posix()
     top: dict[str, Any] = {"fps": scene.fps}
+    if scene.bounds:
+        top["bounds"] = [distance / scene.transform.scale for distance in scene.bounds]
     if static:
         top["num_frames"] = scene.num_frames
     return _write_tables(folder, top, tables)

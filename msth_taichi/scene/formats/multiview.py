@@ -11,7 +11,14 @@ from pathlib import Path
 from msth_taichi.config import DataConfig
 from msth_taichi.errors import DataError
 from msth_taichi.scene.assemble import video_scene
-from msth_taichi.scene.formats.transforms import Entry, first_file_path, frames_per_second, has_transforms, read_table
+from msth_taichi.scene.formats.transforms import (
+    Entry,
+    first_file_path,
+    frames_per_second,
+    has_transforms,
+    read_bounds,
+    read_table,
+)
 from msth_taichi.scene.scene import Scene
 from msth_taichi.scene.sources import VIDEO_SUFFIXES, probe_video
 
@@ -68,6 +75,7 @@ def load(folder: Path, config: DataConfig) -> Scene:
         fps=fps,
         starts=starts,
         rates=rates,
+        bounds=read_bounds(entries[0]),
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from msth_taichi.errors import DataError
 from msth_taichi.lenses import DISTORTION, EQUIRECTANGULAR, FISHEYE, OPENCV, ORTHOGRAPHIC, PINHOLE
 from msth_taichi.scene.assemble import LARGEST, RIGID_TOLERANCE, View
-from msth_taichi.scene.formats.calibration import resized
+from msth_taichi.scene.formats.calibration import numbers, resized
 from msth_taichi.scene.sources import FileInfo, probe_image
 
 SPLITS = ("train", "test", "val")
@@ -229,6 +229,16 @@ def frames_per_second(entry: Entry, default: float) -> float:
     if fps <= 0:
         raise DataError(f"{entry.json}: fps is {fps:g}; write a positive number")
     return fps
+
+
+def read_bounds(entry: Entry) -> tuple[float, float] | None:
+    """`bounds` of the json: nearest and farthest distance, unit of the poses; None without."""
+    if "bounds" not in entry.values:
+        return None
+    near, far = numbers(entry.values["bounds"], (2,), f"{entry.json}: bounds").tolist()
+    if not 0 < near < far:
+        raise DataError(f"{entry.json}: bounds are {near:g} and {far:g}; write 0 < nearest < farthest distance")
+    return near, far
 
 
 def _is_name(value: Any) -> bool:
