@@ -140,7 +140,7 @@ def color_findings(names: Sequence[str], gains: Gains | None) -> list[Finding]:
     """Cameras that stand out in exposure or white balance."""
     known = np.zeros(len(names), bool) if gains is None else np.isfinite(gains.gain[:, 0])
     if gains is None or known.sum() < 3:
-        return [Finding("colours", "ok", "not checked", "too little is seen by three cameras at once")]
+        return [Finding("colours", "ok", "not checked", "too little is seen by three cameras at one time")]
     findings = []
     level = gains.gain.mean(1)
     level = level - np.median(level[known])

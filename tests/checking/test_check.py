@@ -162,6 +162,15 @@ def test_one_moving_camera_is_checked_image_by_image():
     assert "cam10" in faults(looked_at(with_signs(scene, [10], -1, -1, 1)))["poses"]
 
 
+def test_colours_of_a_moving_camera_raise_no_alarm():
+    # every image is of another time, and the scene has moved
+    scene = room(cameras=9, frames=10)
+    images = {k: t.select([k * 10 + k for k in range(len(t) // 10)]) for k, t in scene.splits.items()}
+    report = looked_at(replace(tinted(scene, 4, 1.2, 1.0, 1.0), splits=images, static_cameras=False))
+    assert faults(report, "warning", "error") == {}
+    assert any(finding.title == "not checked" for finding in report.findings if finding.check == "colours")
+
+
 def test_the_page_stands_alone(rig, tmp_path):
     report = looked_at(delayed(rig, 3, 5))
     report.write(tmp_path / "report.html")
