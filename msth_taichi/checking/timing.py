@@ -130,7 +130,7 @@ def timing_findings(lags: Mapping[str, Lag], over: range, fps: float) -> list[Fi
             else f'write "start_frame": {-first} into the json entries of all other cameras'
         )
         if shift > first:
-            remedy += f", or cut it with scripts/convert_video.py --start {shift - first}"
+            remedy += f", or give scripts/convert_video.py --start {name}={shift - first}"
         findings.append(
             Finding(
                 "synchronisation",
