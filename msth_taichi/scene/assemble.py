@@ -12,7 +12,7 @@ import numpy as np
 
 from msth_taichi.config import DataConfig
 from msth_taichi.errors import DataError
-from msth_taichi.lenses import ORTHOGRAPHIC, PINHOLE
+from msth_taichi.lenses import FISHEYE, OPENCV, ORTHOGRAPHIC, PINHOLE
 from msth_taichi.scene.cameras import Cameras, make_cameras
 from msth_taichi.scene.normalize import SceneTransform, normalize_poses
 from msth_taichi.scene.scene import FrameSource, Scene, make_images
@@ -21,6 +21,12 @@ from msth_taichi.scene.sources import ImageSource, VideoSource, probe_image
 RIGID_TOLERANCE = 1e-3
 LARGEST = 1e30
 """No setting of a camera is near this, and float32 holds it."""
+
+STEEPEST = 1e3
+"""Tangent of the angle to the axis, or that angle, of no ray of an image; and no distortion bends it by this factor."""
+
+_POWERS = {OPENCV: (2, 4, 6, 2, 4, 6, 1, 1), FISHEYE: (2, 4, 6, 8, 0, 0, 0, 0)}
+"""Of the radius, by which each coefficient is multiplied."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,9 +170,11 @@ def image_scene(
         config.downscale,
         tuple(masks) if masks and any(masks) else (),
     )
+    tables = {split: np.asarray(rows, np.int64) for split, rows in splits.items() if len(rows)}
+    if "train" not in tables:
+        raise DataError(f"{folder}: no image to train on within data.num_frames={config.num_frames}; raise it")
     cameras, transform = place(folder, views, config)
     keys = np.arange(len(files))
-    tables = {split: np.asarray(rows, np.int64) for split, rows in splits.items() if len(rows)}
     _, seen = np.unique(row, return_counts=True)
     return Scene(
         name=folder.resolve().name,
@@ -221,8 +229,17 @@ def _check(folder: Path, view: View, config: DataConfig) -> None:
         raise DataError(f"{where}: its pose is not rigid ({found}); remove scale, shear and mirroring")
     if not (np.abs(intrinsics) < LARGEST).all() or min(intrinsics[:2]) <= 0:
         raise DataError(f"{where}: focal length {intrinsics[0]:g}; write a positive number of pixels")
-    if not all(math.isfinite(k) and abs(k) < LARGEST for k in view.distortion):
-        raise DataError(f"{where}: its distortion is not finite; correct it")
+    fx, fy, cx, cy = intrinsics.tolist()
+    x, y = max(abs(cx), abs(view.width - cx)) / fx, max(abs(cy), abs(view.height - cy)) / fy
+    if max(x, y) > (LARGEST if view.lens == ORTHOGRAPHIC else STEEPEST):
+        raise DataError(
+            f"{where}: focal length {fx:g}, {fy:g} and centre {cx:g}, {cy:g} are of no image of "
+            f"{view.width}x{view.height}; write them in pixels"
+        )
+    powers = _POWERS.get(view.lens, (0,) * 8)
+    bends = [abs(k) * math.hypot(x, y) ** power for k, power in zip(view.distortion, powers, strict=True)]
+    if not all(bend < STEEPEST for bend in bends):  # NaN is not
+        raise DataError(f"{where}: its distortion bends the image out of all bounds; correct it or leave it out")
     if min(view.width, view.height) < config.downscale:
         raise DataError(
             f"data.downscale={config.downscale}: images of {view.width}x{view.height} have no pixel left; use less"
@@ -240,8 +257,12 @@ def _scaled(bounds: tuple[float, float] | None, transform: SceneTransform) -> tu
 def _unique(names: Sequence[str]) -> list[str]:
     """Names with a number after those that repeat."""
     seen: dict[str, int] = {}
-    unique = []
+    unique: list[str] = []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        unique.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+        new = name
+        while new in seen:
+            seen[name] += 1
+            new = f"{name}#{seen[name]}"
+        seen[new] = 1
+        unique.append(new)
     return unique

@@ -10,13 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import av
-import imageio.v3 as iio
 import numpy as np
+from PIL import Image
 
 from msth_taichi.errors import DataError
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+# by content, whatever the name: of other kinds some are programs (EPS), and some lists of other files (concat, HLS)
+_CONTAINERS = {"format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts", "protocol_whitelist": "file"}
+_PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+# pillow's names of 8-bit pixels, with the channels that they become
+_CHANNELS = {**dict.fromkeys(("L", "P", "RGB", "YCbCr", "CMYK"), 3), **dict.fromkeys(("LA", "PA", "RGBA"), 4)}
 
 _TOGETHER = 8  # images that a thread reads before it looks for more
 
@@ -40,13 +46,13 @@ def probe_image(path: Path) -> FileInfo:
     """
     _require(path)
     try:
-        properties = iio.improps(path, plugin="pillow", index=0)
+        with Image.open(path, formats=_PICTURES) as image:
+            (width, height), mode = image.size, image.mode
     except Exception as error:  # decoders raise errors of many kinds
         raise _unreadable(path, "image", error) from error
-    if properties.dtype != np.uint8:
-        raise DataError(f"{path}: {properties.dtype} pixels; convert it to 8-bit RGB or RGBA")
-    height, width, *channels = properties.shape
-    return FileInfo(width, height, 4 if channels in ([2], [4]) else 3)
+    if mode not in _CHANNELS:
+        raise DataError(f"{path}: pixels of kind {mode}; convert it to 8-bit RGB or RGBA")
+    return FileInfo(width, height, _CHANNELS[mode])
 
 
 def probe_video(path: Path) -> FileInfo:
@@ -60,7 +66,7 @@ def probe_video(path: Path) -> FileInfo:
     _require(path)
     frames, decoded = 0, False
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), container_options=_CONTAINERS) as container:
             stream = container.streams.video[0]
             for packet in container.demux(stream):
                 frames += packet.size > 0  # the last packet is empty: it flushes the decoder
@@ -93,10 +99,13 @@ class VideoSource:
 
     def read(self, keys: np.ndarray) -> Iterator[np.ndarray]:
         """Frames (H, W, 3) uint8 in the order of `keys`; a step back in time opens the video again."""
-        video, frame, frames = -1, -1, iter(())
+        video, frame, frames, array = -1, -1, iter(()), np.empty(0)
         for key in keys.tolist():
             wanted_video, wanted_frame = divmod(key, self.num_frames)
-            if wanted_video != video or wanted_frame <= frame:
+            if (wanted_video, wanted_frame) == (video, frame):  # of a camera slower than the scene
+                yield array
+                continue
+            if wanted_video != video or wanted_frame < frame:
                 video, frame = wanted_video, -1
                 frames = _video_frames(self.files[video])
             path = self.files[video]
@@ -106,9 +115,11 @@ class VideoSource:
                     f"{path}: ends before frame {wanted_frame}, which is asked for; "
                     "use a lower data.num_frames or restore the video"
                 )
+            if found.is_corrupt:  # the decoder has made up what it could not read
+                raise DataError(f"{path}: frame {wanted_frame} is damaged; restore the file or encode it again")
             frame = wanted_frame
-            array = found.to_ndarray(format="rgb24")
-            yield shrink(_sized(path, array, self.sizes[video]), self.downscale)
+            array = shrink(_sized(path, found.to_ndarray(format="rgb24"), self.sizes[video]), self.downscale)
+            yield array
 
     def parts(self, keys: np.ndarray) -> list[np.ndarray]:
         """One for each video."""
@@ -212,7 +223,7 @@ def shrink(image: np.ndarray, factor: int) -> np.ndarray:
 def _video_frames(path: Path) -> Iterator[av.VideoFrame]:
     # PyAV itself: imageio collects all of Python's garbage whenever it closes a video, 0.3 s next to torch
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), container_options=_CONTAINERS) as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             yield from container.decode(stream)
@@ -222,7 +233,8 @@ def _video_frames(path: Path) -> Iterator[av.VideoFrame]:
 
 def _read_image(path: Path, mode: str) -> np.ndarray:
     try:
-        return iio.imread(path, plugin="pillow", index=0, mode=mode)
+        with Image.open(path, formats=_PICTURES) as image:
+            return np.array(image.convert(mode))
     except Exception as error:  # decoders raise errors of many kinds
         raise _unreadable(path, "image", error) from error
 

@@ -1,13 +1,15 @@
 """Frames of files for the times of a scene."""
 
 import json
+from dataclasses import replace
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
 
 from msth_taichi.errors import DataError
-from msth_taichi.scene.assemble import file_frames, image_scene
+from msth_taichi.lenses import FISHEYE, OPENCV
+from msth_taichi.scene.assemble import file_frames, image_scene, place
 from msth_taichi.scene.formats.images import still_views
 from msth_taichi.scene.scene import load_scene
 from msth_taichi.scene.write import write_transforms
@@ -51,9 +53,10 @@ def test_a_file_that_ends_too_early_at_its_rate_is_named(tmp_path):
     rig = room_rig(cameras=2, frames=4, width=24, height=16)
     with pytest.raises(DataError, match=r"1\.mp4: 3 frames after start_frame 2, but num_frames is 4"):
         load_scene(write(tmp_path, rig, start_frame=2, camera_fps=75), AS_IS)
-    write(tmp_path, rig, camera_fps=-1)
-    with pytest.raises(DataError, match="camera_fps"):
-        load_scene(tmp_path, AS_IS)
+    for rate in (-1, 5e-324, 1e300):
+        write(tmp_path, rig, camera_fps=rate)
+        with pytest.raises(DataError, match="camera_fps"):
+            load_scene(tmp_path, AS_IS)
 
 
 def test_images_of_cameras_that_stand_still_are_a_rig_again_after_a_conversion(tmp_path):
@@ -85,3 +88,55 @@ def test_a_camera_that_rests_for_a_while_still_moves(tmp_path):
     assert len(views) == 4 and list(owner) == [0, 1, 2, 3]
     views, owner = still_views([sweep.views[k] for k in (0, 1, 0, 1)])
     assert len(views) == 2 and list(owner) == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            {"intrinsics": (1e-189, 20.0, 12.0, 8.0)},
+            "focal length 1e-189, 20 and centre 12, 8 are of no image of 24x16",
+        ),
+        ({"intrinsics": (20.0, 20.0, 1e20, 8.0)}, "write them in pixels"),
+        ({"lens": OPENCV, "distortion": (1e19, *[0.0] * 7)}, "its distortion bends the image out of all bounds"),
+        ({"lens": FISHEYE, "distortion": (0.0, 0.0, 0.0, float("nan"), *[0.0] * 4)}, "its distortion"),
+    ],
+)
+def test_cameras_without_rays_are_refused(tmp_path, change, says):
+    view = replace(room_sweep(2, 24, 16).views[0], **change)
+    with pytest.raises(DataError, match=f"camera {view.name}: .*{says}"):
+        place(tmp_path, [view], AS_IS)
+
+
+def test_strong_but_real_lenses_are_taken(tmp_path):
+    view = room_sweep(2, 24, 16).views[0]
+    telephoto = replace(
+        view, intrinsics=(1000.0, 1000.0, 12.0, 8.0), lens=OPENCV, distortion=(-2.0, 900.0, -2e5, *[0.0] * 5)
+    )
+    dome = replace(view, intrinsics=(7.0, 7.0, 12.0, 8.0), lens=FISHEYE, distortion=(0.1, -0.02, 0.01, 0.0, *[0.0] * 4))
+    assert len(place(tmp_path, [telephoto, dome], AS_IS)[0]) == 2
+
+
+def test_names_stay_unique_whatever_they_are(tmp_path):
+    view = room_sweep(2, 24, 16).views[0]
+    views = [replace(view, name=name) for name in ("a", "a", "a#2", "a")]
+    assert place(tmp_path, views, AS_IS)[0].names == ("a", "a#2", "a#2#2", "a#3")
+
+
+def test_first_frames_that_nobody_trains_on(tmp_path):
+    """Such as a test camera that begins before the others."""
+    sweep = room_sweep(2, 24, 16)
+    files = [tmp_path / "0.png", tmp_path / "1.png"]
+    for file, frame in zip(files, sweep.frames[:, 0], strict=True):
+        iio.imwrite(file, frame)
+    with pytest.raises(DataError, match=r"no image to train on within data\.num_frames=1; raise it"):
+        image_scene(
+            tmp_path,
+            AS_IS.model_copy(update={"num_frames": 1}),
+            format="x",
+            views=sweep.views,
+            files=files,
+            camera=[0, 1],
+            times=[0.0, 0.5],
+            splits={"train": [1], "test": [0]},
+        )

@@ -126,15 +126,20 @@ HUGE, ENDLESS, DEEP = "#huge", "#endless", "#deep"
 LITERALS = {HUGE: "1" + "0" * 400, ENDLESS: "9" * 5000, DEEP: "[" * 100_000 + "]" * 100_000}
 """What json can hold and `json.dumps` does not write."""
 
+NUMBERS = st.one_of(
+    st.sampled_from([0, -1, 1, 2, 0.5, -0.0, 2**31, 2**63, -(2**64), 1e19, 1e29, 1e38, 1e308, -1e308, 1e-30, 5e-324]),
+    st.sampled_from([math.nan, math.inf, -math.inf, HUGE]),
+    st.floats(),
+    st.integers(),
+)
+
 HOSTILE = st.one_of(
+    NUMBERS,
     st.sampled_from(
         [None, True, False, "", "x", "a\nb", "\u2028", "\ud800", "\0", "\x1b[2J", "..", "/dev/zero", "7", "nan"]
     ),
-    st.sampled_from([0, -1, 1, 2, 0.5, -0.0, 2**31, 2**63, -(2**64), 1e19, 1e29, 1e38, 1e308, -1e308, 1e-30, 5e-324]),
-    st.sampled_from([math.nan, math.inf, -math.inf, HUGE, ENDLESS, DEEP]),
     st.sampled_from([[], {}, [[]], [{}], [None], [1.0] * 17, [[0.0] * 4] * 4, {"frames": []}, {"x": {"y": [1]}}]),
-    st.floats(),
-    st.integers(),
+    st.sampled_from([ENDLESS, DEEP]),
     st.text(max_size=6),
 )
 
@@ -146,7 +151,7 @@ def spoilt_json(draw: st.DrawFn, content: bytes) -> bytes:
     box = [json.loads(content)]
     for _ in range(draw(st.sampled_from([1, 1, 1, 2]))):
         parent, key = _place(draw, box)
-        action = draw(st.sampled_from(["replace"] * 5 + ["drop", "wrap", "scale", "swap", "repeat"]))
+        action = draw(st.sampled_from(["replace"] * 8 + ["drop", "wrap", "scale", "swap", "repeat"]))
         value = parent[key]
         if action == "drop" and parent is not box:
             del parent[key]
@@ -160,7 +165,8 @@ def spoilt_json(draw: st.DrawFn, content: bytes) -> bytes:
         elif action == "repeat" and isinstance(parent, list) and parent is not box:
             parent.append(value)
         else:
-            parent[key] = copy.deepcopy(draw(HOSTILE))
+            alike = isinstance(value, int | float) and draw(st.booleans())
+            parent[key] = copy.deepcopy(draw(NUMBERS if alike else HOSTILE))
     text = json.dumps(box[0])
     for name, literal in LITERALS.items():
         text = text.replace(f'"{name}"', literal)

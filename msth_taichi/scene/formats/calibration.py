@@ -94,8 +94,8 @@ def resized(
     Raises:
         DataError: the proportions differ, as after cropping.
     """
-    x, y = info.width / calibrated[0], info.height / calibrated[1]
-    if abs(x / y - 1) > _ASPECT_TOLERANCE:
+    x, y = (size / float(whole) for size, whole in zip((info.width, info.height), calibrated, strict=True))
+    if not abs(x / y - 1) <= _ASPECT_TOLERANCE:  # NaN is neither
         raise DataError(
             f"{file}: {info.width}x{info.height}, but {calibration.name} is for "
             f"{calibrated[0]:g}x{calibrated[1]:g}; resize without cropping, or restore the file"

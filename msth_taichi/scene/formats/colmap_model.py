@@ -244,7 +244,7 @@ def _text_cameras(path: Path) -> Iterator[tuple[int, ModelCamera]]:
             raise _bad_line(where)
         number, width, height = (_whole(fields[i], where) for i in (0, 2, 3))
         if fields[1] not in _MODELS:
-            raise _no_lens(path, fields[1][:40])
+            raise _no_lens(path, f"{fields[1]!r:.40}")
         yield number, _camera(where, fields[1], width, height, [_real(field, where) for field in fields[4:]])
 
 

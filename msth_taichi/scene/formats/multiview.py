@@ -50,7 +50,7 @@ def load(folder: Path, config: DataConfig) -> Scene:
     fps = frames_per_second(entries[0], infos[0].fps or 30.0)
     rates = [entry.number("camera_fps", fps) / fps for entry in entries]
     for entry, file, info, start, rate in zip(entries, files, infos, starts, rates, strict=True):
-        if not 0 < rate < 1e3:
+        if not 1e-3 < rate < 1e3:
             raise DataError(f"{entry}: camera_fps is {rate * fps:g}; write the frames per second of its file")
         left = int((info.frames - start - 0.5) / rate) + 1 if info.frames > start else 0
         if left < num_frames:
