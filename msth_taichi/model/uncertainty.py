@@ -1,0 +1,362 @@
+"""What the still part of a scene cannot explain, and how much the mask knows of it.
+
+    u(x) = u_min + softplus(g(x))                                   how unsure the static table is of a place
+    U(r) = sum_i w_i u(x_i) + (1 - sum_i w_i) u_min                 of what a ray sees
+    uncertainty        = mean_r |C_gt - C_static|^2 / (2 U^2) + log U
+    mutual_information = -I(m; u)                                   over what rays see, u held fixed
+
+The mask is guided by an uncertainty in the paper (Wang et al. 2023, Masked Space-Time Hash Encoding); its released code
+has none of it. The formulas, the estimators and all numbers here are our reading: see docs/uncertainty.md.
+
+Letters: N rays, S samples per ray, M = N*S samples, K samples that are compared, B bins.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn.functional import softplus
+
+from msth_taichi.errors import ConfigError, TensorError
+from msth_taichi.grids import GridSpec
+from msth_taichi.model.mlp import MLP
+from msth_taichi.ops.hash_grid import hash_grid
+
+Information = Literal["neural", "histogram", "correlation"]
+INFORMATION: tuple[Information, ...] = ("neural", "histogram", "correlation")
+
+U_MIN = 0.03
+"""Standard deviation of a colour that nothing explains better: noise, compression, the error of a good fit."""
+
+COMPARED = 2**14
+"""K: samples whose mask and uncertainty are compared in a step, at most."""
+
+_SPEC = GridSpec((16,) * 3, (256,) * 3, 8, 2, 15)
+_HIDDEN = 16
+_TABLE_INIT = 1e-4
+
+_CRITIC_HIDDEN = 64
+_CRITIC_LIMIT = 5.0  # a log density ratio beyond it would rest on a handful of samples
+
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
+_LEVEL_BINS = 16
+_LEAST_SHARE = 1e-12  # log of an empty cell; its gradient is none
+
+_LEAST_VARIANCE = 1e-6  # of a mask that is the same everywhere: a correlation with it is 0, not 0 / 0
+_MOST_CORRELATION = 0.999  # keeps the logarithm finite
+
+
+class UncertaintyField(nn.Module):
+    """How unsure the static table is of each place: a small hash grid and a tiny MLP.
+
+        u(x) = u_min + softplus(g(x))
+
+    The unit is that of colours, the norm over red, green and blue. It starts at u_min + log 2 everywhere, so unsure
+    that the first static renders, which show nothing yet, are not pressed hard.
+
+    Args:
+        u_min: smallest uncertainty, above 0.
+
+    Example:
+        >>> UncertaintyField()(torch.rand(5, 3)).shape
+        torch.Size([5])
+    """
+
+    def __init__(self, u_min: float = U_MIN):
+        super().__init__()
+        if not 0 < u_min < 1:
+            raise ConfigError(f"u_min: expected a number between 0 and 1, got {u_min}")
+        self.u_min = u_min
+        self.table = nn.Parameter(torch.empty(_SPEC.num_entries, _SPEC.features).uniform_(-_TABLE_INIT, _TABLE_INIT))
+        self.mlp = MLP(_SPEC.num_outputs, _HIDDEN, 1)
+
+    def forward(self, positions: torch.Tensor) -> torch.Tensor:
+        """(M,) float32 of positions (M, 3) float32 in [0, 1]; differentiable in the parameters."""
+        return self.u_min + softplus(self.mlp(hash_grid(positions, self.table, _SPEC))[0])
+
+
+def rendered_uncertainty(weights: torch.Tensor, u: torch.Tensor, u_min: float = U_MIN) -> torch.Tensor:
+    """Uncertainty of what rays see.
+
+        U = sum_i w_i u_i + (1 - sum_i w_i) u_min
+
+    What shines through the samples is the background, which is the same with and without the dynamic table: it gets the
+    smallest uncertainty, so that U is at least u_min and log U finite.
+
+    Args:
+        weights: (N, S) of `composite`; no gradient reaches them, or a ray could get surer by looking elsewhere.
+        u: (N*S,) at least u_min, ray after ray.
+        u_min: that of the background.
+    Returns:
+        (N,), at least u_min.
+
+    Example:
+        >>> rendered_uncertainty(torch.tensor([[0.5, 0.25]]), torch.tensor([0.1, 0.3]), 0.02)
+        tensor([0.1300])
+    """
+    weights = weights.detach()
+    return u_min + (weights * (u.view_as(weights) - u_min)).sum(1)
+
+
+def likelihood_loss(
+    static_color: torch.Tensor, target: torch.Tensor, uncertainty: torch.Tensor, kept: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Negative log likelihood of pixels under a Gaussian around the static render, up to a constant.
+
+        mean over rays of  |C_gt - C_static|^2 / (2 U^2) + log U          least where U^2 = |C_gt - C_static|^2
+
+    Args:
+        static_color: (N, 3) rendered from the static table alone. It learns from this: where U is small it is fitted
+            like a scene without motion, where U is large it is left alone.
+        target: (N, 3) colours.
+        uncertainty: (N,) above 0.
+        kept: (N,) factor of each ray, 0 where a pixel is to be ignored; default 1.
+    Returns:
+        Scalar; 0 of no rays.
+    Source: Kendall and Gal 2017, What Uncertainties Do We Need, equation 5.
+
+    Example:
+        >>> likelihood_loss(torch.zeros(1, 3), torch.tensor([[0.1, 0.0, 0.0]]), torch.tensor([0.1]))
+        tensor(-1.8026)
+    """
+    square = (target - static_color).square().sum(1)
+    terms = square / (2 * uncertainty.square()) + uncertainty.log()
+    if kept is not None:
+        terms = terms * kept
+    return terms.sum() / max(len(terms), 1)
+
+
+def visible_samples(weights: torch.Tensor, count: int) -> torch.Tensor:
+    """Indices of samples, each taken as often as it is seen: without this, empty space would be most of a batch.
+
+    Systematic resampling: index k is the first at which the running sum of weights passes (k + 1/2) / K of the whole.
+    Nothing is drawn at random, so a resumed training goes on exactly.
+
+    Args:
+        weights: (M,) at least 0; where all are 0, all samples count alike.
+        count: K.
+    Returns:
+        (K,) int64, not decreasing; of no samples (0,).
+    Source: Kitagawa 1996, Monte Carlo Filter and Smoother.
+
+    Example:
+        >>> visible_samples(torch.tensor([0.0, 0.5, 0.0, 0.25]), 3)
+        tensor([1, 1, 3])
+    """
+    if not len(weights):
+        return torch.zeros(0, dtype=torch.int64, device=weights.device)
+    # in float64: a sum over a million samples has to tell neighbours apart
+    shares = weights.detach().double() + torch.finfo(torch.float32).tiny
+    passed = shares.cumsum(0)
+    steps = (torch.arange(count, device=weights.device, dtype=passed.dtype) + 0.5) / count
+    return torch.searchsorted(passed, steps * passed[-1]).clamp(max=len(weights) - 1)
+
+
+class NeuralInformation(nn.Module):
+    """A lower bound of the mutual information of pairs, which a small network tightens while it learns.
+
+        I(a; b) >= mean_k T(a_k, b_k) - log mean_k exp T(a_k, b_{p(k)})            T = 5 tanh(MLP(a, b, 1) / 5)
+
+    Both a and the network are to go up this value. The pairs are parted by a lattice, p(k) = k s mod K with s / K near
+    the golden ratio: it covers all of K x K evenly, whatever the order of the samples, and draws nothing at random. The
+    logarithm of a mean makes gradients of small batches biased; with thousands of pairs and less than a nat to find,
+    that is left as it is.
+
+    Source: Belghazi et al. 2018, Mutual Information Neural Estimation, equation 10.
+
+    Example:
+        >>> NeuralInformation()(torch.rand(64), torch.rand(64)).shape
+        torch.Size([])
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.critic = MLP(3, _CRITIC_HIDDEN, _CRITIC_HIDDEN, 1)
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """The bound, nats, of a (K,) and b (K,) of about unit range; 0 of fewer than two pairs."""
+        if len(a) < 2:
+            return a.sum() * 0
+        joint = self._ratio(a, b).mean()
+        parted = self._ratio(a, b[lattice(len(b), b.device)])
+        return joint - (parted.logsumexp(0) - math.log(len(b)))
+
+    def _ratio(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """T, which at best is log p(a, b) / (p(a) p(b)), up to a constant."""
+        logits = self.critic(torch.stack([2 * a - 1, 2 * b - 1, torch.ones_like(a)]))[0]
+        return _CRITIC_LIMIT * torch.tanh(logits / _CRITIC_LIMIT)
+
+
+def lattice(count: int, device: torch.device | None = None) -> torch.Tensor:
+    """A permutation (K,) under which index and image are spread evenly over all pairs: k s mod K.
+
+    Source: Korobov 1959; with s of the golden ratio, as Fibonacci lattices have it.
+
+    Example:
+        >>> lattice(8)
+        tensor([0, 5, 2, 7, 4, 1, 6, 3])
+    """
+    step = round(count * _GOLDEN)
+    while math.gcd(step, count) > 1:
+        step += 1
+    return torch.arange(count, device=device) * step % max(count, 1)
+
+
+def histogram_information(a: torch.Tensor, b: torch.Tensor, bins: tuple[int, int] = (2, _LEVEL_BINS)) -> torch.Tensor:
+    """Mutual information of pairs, from a joint histogram that a value enters by shares.
+
+        P_ij = mean_k h_i(a_k) h_j(b_k)            I = sum_ij P_ij log P_ij / (P_i. P_.j)
+        h_i(x) = max(0, 1 - |x (B - 1) - i|)       linear between the centres of two bins
+
+    With two bins for a mask m its shares are m and 1 - m: I is then what the verdict "static", given with probability
+    m, tells of u. No monotone change of m can fake it: it is most where m is 0 or 1.
+
+    Args:
+        a: (K,) in [0, 1].
+        b: (K,) in [0, 1].
+        bins: B of each.
+    Returns:
+        Scalar, nats, between 0 and the log of the smaller B; 0 of no pairs. Differentiable in both.
+
+    Example:
+        >>> pairs = torch.tensor([0.0, 0.0, 1.0, 1.0])
+        >>> histogram_information(pairs, 1 - pairs)
+        tensor(0.6931)
+    """
+    joint = _shares(a, bins[0]).T @ _shares(b, bins[1]) / max(len(a), 1)
+    return _negative_entropy(joint) - _negative_entropy(joint.sum(0)) - _negative_entropy(joint.sum(1))
+
+
+def _shares(x: torch.Tensor, bins: int) -> torch.Tensor:
+    """(K, B) shares of values (K,) in [0, 1]."""
+    centres = torch.arange(bins, device=x.device, dtype=x.dtype)
+    return (1 - (x[:, None] * (bins - 1) - centres).abs()).clamp(min=0)
+
+
+def _negative_entropy(shares: torch.Tensor) -> torch.Tensor:
+    return (shares * shares.clamp(min=_LEAST_SHARE).log()).sum()
+
+
+def correlation(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Pearson's correlation of pairs (K,) and (K,), a scalar in (-1, 1); 0 where one is the same everywhere."""
+    a, b = a - a.mean(), b - b.mean()
+    covariance, *variances = ((x * y).mean() for x, y in ((a, b), (a, a), (b, b)))
+    return covariance / ((variances[0] + _LEAST_VARIANCE) * (variances[1] + _LEAST_VARIANCE)).sqrt()
+
+
+def correlation_information(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Mutual information of pairs if they were Gaussian, with a sign.
+
+        J = 1/2 log (1 - r) / (1 + r) = -1/2 log(1 - r^2) + log(1 - r)            r = 0.999 correlation
+
+    The first summand is the mutual information, which does not tell a relation from its reverse and whose gradient is
+    gone at r = 0. The second, at most log 2, breaks the tie: J grows as r falls, with a slope of at least 1.
+
+    Args:
+        a: (K,) any unit.
+        b: (K,) any unit.
+    Returns:
+        Scalar; 0 of fewer than two pairs. Differentiable in both.
+    Source: Fisher 1915: J is his z, reversed.
+
+    Example:
+        >>> correlation_information(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([0.9, 0.5, 0.1]))
+        tensor(3.7964)
+    """
+    if len(a) < 2:
+        return a.sum() * 0
+    return -torch.atanh(_MOST_CORRELATION * correlation(a, b))
+
+
+class UncertaintyObjective(nn.Module):
+    """Both terms that guide a mask by an uncertainty, not weighted yet.
+
+    Args:
+        information: how the mutual information is estimated: "neural", "histogram" or "correlation".
+        u_min: smallest uncertainty, unit of colours.
+    Raises:
+        ConfigError: unknown estimator, or u_min out of range.
+
+    Example:
+        >>> objective = UncertaintyObjective("histogram")
+        >>> terms = objective(positions, mask, weights, static_color, target)
+        >>> (0.001 * terms["uncertainty"] + 0.001 * terms["mutual_information"]).backward()
+    """
+
+    def __init__(self, information: Information = "histogram", u_min: float = U_MIN):
+        super().__init__()
+        if information not in INFORMATION:
+            raise ConfigError(f"information: unknown '{information}'; use one of {', '.join(INFORMATION)}")
+        self.information = information
+        self.field = UncertaintyField(u_min)
+        self.neural = NeuralInformation() if information == "neural" else None
+
+    def forward(
+        self,
+        positions: torch.Tensor,
+        mask: torch.Tensor,
+        weights: torch.Tensor,
+        static_color: torch.Tensor,
+        target: torch.Tensor,
+        kept: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Terms to be minimised: "uncertainty" and "mutual_information", scalars.
+
+        Args:
+            positions: (M, 3) of the samples in the grids, in [0, 1]; ray after ray.
+            mask: (M,) there, 1 is static; takes the gradient of the second term.
+            weights: (N, S) of the samples in the full render; not differentiated.
+            static_color: (N, 3) rendered from the static table alone at the same samples; takes the gradient of the
+                first term.
+            target: (N, 3) colours.
+            kept: (N,) 0 where a ray's pixel is to be ignored; default 1.
+        Raises:
+            TensorError: sizes that do not fit each other.
+        """
+        if weights.numel() != len(mask) or len(weights) != len(target):
+            raise TensorError(
+                f"weights: expected one for each of {len(mask)} samples of {len(target)} rays, "
+                f"got shape {tuple(weights.shape)}"
+            )
+        u = self.field(positions)
+        rendered = rendered_uncertainty(weights, u, self.field.u_min)
+        seen = weights if kept is None else weights * kept[:, None]
+        chosen = visible_samples(seen.flatten(), min(COMPARED, len(mask)))
+        return {
+            "uncertainty": likelihood_loss(static_color, target, rendered, kept),
+            "mutual_information": -self.mutual_information(mask[chosen], u[chosen]),
+        }
+
+    def mutual_information(self, mask: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        """How much mask (K,) and uncertainty (K,) tell of each other, nats; differentiable in the mask.
+
+        Uncertainty enters as its logarithm, 0 at u_min and 1 at 1, which is as wrong as a channel can be. It takes no
+        gradient: the mask has to follow it, and it is the pixels' business.
+        """
+        level = (u.detach() / self.field.u_min).log() / -math.log(self.field.u_min)
+        level = level.clamp(0, 1)
+        if self.information == "correlation":
+            return correlation_information(mask, level)
+        mask = facing(mask, level)
+        return histogram_information(mask, level) if self.neural is None else self.neural(mask, level)
+
+
+def facing(mask: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+    """A mask (K,) whose gradient is reversed while it grows with the uncertainty level (K,).
+
+    Information is blind to sign: a mask that is static exactly where the static table fails tells just as much. While
+    the correlation is positive, going up the information is going down it for the mask, until it faces the right way;
+    what measures the information goes on learning as before.
+
+    Example:
+        >>> mask = torch.tensor([0.1, 0.9], requires_grad=True)
+        >>> facing(mask, torch.tensor([0.0, 1.0])).sum().backward()
+        >>> mask.grad
+        tensor([-1., -1.])
+    """
+    if not len(mask):
+        return mask
+    wrong = correlation(mask.detach(), level.detach()) > 0
+    return torch.where(wrong, 2 * mask.detach() - mask, mask)
