@@ -39,9 +39,7 @@ _TABLE_INIT = 1e-4
 _CRITIC_HIDDEN = 64
 _CRITIC_LIMIT = 5.0  # a log density ratio beyond it would rest on a handful of samples
 
-_GOLDEN = (math.sqrt(5) - 1) / 2
-
-_LEVEL_BINS = 16
+_BINS = 16
 _LEAST_SHARE = 1e-12  # log of an empty cell; its gradient is none
 
 _LEAST_VARIANCE = 1e-6  # of a mask that is the same everywhere: a correlation with it is 0, not 0 / 0
@@ -155,14 +153,13 @@ def visible_samples(weights: torch.Tensor, count: int) -> torch.Tensor:
 
 
 class NeuralInformation(nn.Module):
-    """A lower bound of the mutual information of pairs, which a small network tightens while it learns.
+    """A lower bound of the information between verdict and level, which a small network tightens while it learns.
 
-        I(a; b) >= mean_k T(a_k, b_k) - log mean_k exp T(a_k, b_{p(k)})            T = 5 tanh(MLP(a, b, 1) / 5)
+        I(v; l) >= E_{p(v, l)} T_v(l) - log E_{p(v) p(l)} exp T_v(l)            (T_0, T_1) = 5 tanh(MLP(l, 1) / 5)
 
-    Both a and the network are to go up this value. The pairs are parted by a lattice, p(k) = k s mod K with s / K near
-    the golden ratio: it covers all of K x K evenly, whatever the order of the samples, and draws nothing at random. The
-    logarithm of a mean makes gradients of small batches biased; with thousands of pairs and less than a nat to find,
-    that is left as it is.
+    The verdict v is "static" with probability m, "moving" otherwise: both expectations over it are exact, so no pairs
+    have to be parted at random. Both mask and network are to go up this value. The logarithm of a mean makes gradients
+    of small batches biased; with thousands of samples and less than a nat to find, that is left as it is.
 
     Source: Belghazi et al. 2018, Mutual Information Neural Estimation, equation 10.
 
@@ -173,66 +170,45 @@ class NeuralInformation(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.critic = MLP(3, _CRITIC_HIDDEN, _CRITIC_HIDDEN, 1)
+        self.critic = MLP(2, _CRITIC_HIDDEN, _CRITIC_HIDDEN, 2)
 
-    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        """The bound, nats, of a (K,) and b (K,) of about unit range; 0 of fewer than two pairs."""
-        if len(a) < 2:
-            return a.sum() * 0
-        joint = self._ratio(a, b).mean()
-        parted = self._ratio(a, b[lattice(len(b), b.device)])
-        return joint - (parted.logsumexp(0) - math.log(len(b)))
-
-    def _ratio(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        """T, which at best is log p(a, b) / (p(a) p(b)), up to a constant."""
-        logits = self.critic(torch.stack([2 * a - 1, 2 * b - 1, torch.ones_like(a)]))[0]
-        return _CRITIC_LIMIT * torch.tanh(logits / _CRITIC_LIMIT)
+    def forward(self, mask: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        """The bound, nats, of mask (K,) and level (K,) in [0, 1]; 0 of no samples."""
+        if not len(mask):
+            return mask.sum()
+        logits = self.critic(torch.stack([2 * level - 1, torch.ones_like(level)]))
+        ratio = _CRITIC_LIMIT * torch.tanh(logits / _CRITIC_LIMIT)
+        verdicts = _verdicts(mask)
+        joint = (verdicts * ratio).mean(1).sum()
+        return joint - (verdicts.mean(1) * ratio.exp().mean(1)).sum().log()
 
 
-def lattice(count: int, device: torch.device | None = None) -> torch.Tensor:
-    """A permutation (K,) under which index and image are spread evenly over all pairs: k s mod K.
+def histogram_information(mask: torch.Tensor, level: torch.Tensor, bins: int = _BINS) -> torch.Tensor:
+    """Information between verdict and level, from a joint histogram that a level enters by shares.
 
-    Source: Korobov 1959; with s of the golden ratio, as Fibonacci lattices have it.
-
-    Example:
-        >>> lattice(8)
-        tensor([0, 5, 2, 7, 4, 1, 6, 3])
-    """
-    step = round(count * _GOLDEN)
-    while math.gcd(step, count) > 1:
-        step += 1
-    return torch.arange(count, device=device) * step % max(count, 1)
-
-
-def histogram_information(a: torch.Tensor, b: torch.Tensor, bins: tuple[int, int] = (2, _LEVEL_BINS)) -> torch.Tensor:
-    """Mutual information of pairs, from a joint histogram that a value enters by shares.
-
-        P_ij = mean_k h_i(a_k) h_j(b_k)            I = sum_ij P_ij log P_ij / (P_i. P_.j)
-        h_i(x) = max(0, 1 - |x (B - 1) - i|)       linear between the centres of two bins
-
-    With two bins for a mask m its shares are m and 1 - m: I is then what the verdict "static", given with probability
-    m, tells of u. No monotone change of m can fake it: it is most where m is 0 or 1.
+        P_vj = mean_k p(v | m_k) h_j(l_k)            I = sum_vj P_vj log P_vj / (P_v. P_.j)
+        p = (m, 1 - m),  h_j(l) = max(0, 1 - |l (B - 1) - j|): linear between the centres of two bins
 
     Args:
-        a: (K,) in [0, 1].
-        b: (K,) in [0, 1].
-        bins: B of each.
+        mask: (K,) in [0, 1], the probability of the verdict "static".
+        level: (K,) in [0, 1].
+        bins: B.
     Returns:
-        Scalar, nats, between 0 and the log of the smaller B; 0 of no pairs. Differentiable in both.
+        Scalar, nats, in [0, log 2]; 0 of no samples. Differentiable in both.
 
     Example:
-        >>> pairs = torch.tensor([0.0, 0.0, 1.0, 1.0])
-        >>> histogram_information(pairs, 1 - pairs)
+        >>> histogram_information(torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([1.0, 1.0, 0.0, 0.0]))
         tensor(0.6931)
     """
-    joint = _shares(a, bins[0]).T @ _shares(b, bins[1]) / max(len(a), 1)
+    centres = torch.arange(bins, device=level.device, dtype=level.dtype)
+    shares = (1 - (level[:, None] * (bins - 1) - centres).abs()).clamp(min=0)
+    joint = _verdicts(mask) @ shares / max(len(mask), 1)
     return _negative_entropy(joint) - _negative_entropy(joint.sum(0)) - _negative_entropy(joint.sum(1))
 
 
-def _shares(x: torch.Tensor, bins: int) -> torch.Tensor:
-    """(K, B) shares of values (K,) in [0, 1]."""
-    centres = torch.arange(bins, device=x.device, dtype=x.dtype)
-    return (1 - (x[:, None] * (bins - 1) - centres).abs()).clamp(min=0)
+def _verdicts(mask: torch.Tensor) -> torch.Tensor:
+    """(2, K) probabilities of "static" and "moving"."""
+    return torch.stack([mask, 1 - mask])
 
 
 def _negative_entropy(shares: torch.Tensor) -> torch.Tensor:
