@@ -151,8 +151,8 @@ class LossConfig(Section):
 class SamplerConfig(Section):
     """Which pixels a training step looks at."""
 
-    kind: Literal["uniform", "static_dynamic"] = Field(
-        default="uniform", description="static_dynamic needs cameras that do not move"
+    kind: Literal["uniform", "static_dynamic", "importance", "error_map"] = Field(
+        default="uniform", description="static_dynamic and importance need cameras that do not move"
     )
     ratio: float = Field(default=50.0, gt=0, description="static : dynamic pixels at the start")
     ratio_end: float = Field(default=30.0, gt=0, description="static : dynamic pixels after ratio_steps")
@@ -164,6 +164,31 @@ class SamplerConfig(Section):
     )
     variance: float = Field(
         default=0.03, gt=0, le=1, description="temporal variance of a pixel's colour above which it is dynamic"
+    )
+    weight: Literal["isg", "ist", "isg_ist"] = Field(
+        default="isg",
+        description="importance: 'isg' difference to the median over time, 'ist' difference to nearby times, "
+        "'isg_ist' first the one, then the other",
+    )
+    ist_step: int = Field(default=10000, ge=0, description="step from which 'isg_ist' uses ist")
+    gamma: float = Field(
+        default=0.02, gt=0, le=1, description="isg: difference to the median at which the weight is one half"
+    )
+    floor: float = Field(default=0.1, ge=0, le=1, description="ist: least weight of a pixel")
+    shift: int = Field(default=25, ge=1, le=100, description="ist: frames to either side that a pixel is compared with")
+    median_frames: int = Field(
+        default=31, ge=1, le=301, description="isg: evenly spaced frames of a camera that the median is of, at most"
+    )
+    uniform: float = Field(
+        default=0.25, ge=0, le=1, description="importance, error_map: share of the rays that are drawn evenly"
+    )
+    map_memory: float = Field(
+        default=256.0, gt=0, description="importance, error_map: MB of maps at most; decides how fine they are"
+    )
+    map_resolution: int = Field(default=32, ge=1, description="error_map: cells along the longest side of an image")
+    time_bins: int = Field(default=30, ge=1, description="error_map: cells along time")
+    map_decay: float = Field(
+        default=0.5, ge=0, lt=1, description="error_map: share of the old error kept each time the map is renewed"
     )
 
 

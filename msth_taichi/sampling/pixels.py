@@ -3,7 +3,7 @@
 Letters: N pixels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 
@@ -26,3 +26,15 @@ class PixelBatch:
 
     def __len__(self) -> int:
         return len(self.image)
+
+
+def join(first: PixelBatch, second: PixelBatch, batches: int) -> PixelBatch:
+    """Batches of both: the first's pixels of a batch, then the second's, batch after batch.
+
+    Args:
+        first: `batches` batches, one after the other.
+        second: as many.
+        batches: at least 1.
+    """
+    parts = [[getattr(b, field.name).view(batches, -1) for b in (first, second)] for field in fields(PixelBatch)]
+    return PixelBatch(*(torch.cat(part, dim=1).flatten() for part in parts))

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 
 from msth_taichi.config import SamplerConfig
-from msth_taichi.errors import ConfigError
 from msth_taichi.sampling.pixels import PixelBatch
+from msth_taichi.sampling.sampler import Sampler
 from msth_taichi.scene.scene import Images
 
 REPEAT_START = 1000
@@ -58,7 +58,7 @@ def dynamic_rays(step: int, count: int, config: SamplerConfig) -> int:
     return round(count * seen / max(count - dynamic + seen, 1))
 
 
-class StaticDynamicSampler:
+class StaticDynamicSampler(Sampler):
     """Draws static pixels at one time each and dynamic pixels at n independent times, with replacement.
 
     The number of rays of either kind is fixed by step and count, and each ray carries its own flag. Where no
@@ -71,8 +71,6 @@ class StaticDynamicSampler:
         config: ratio and repeats.
         device: where batches are made.
         generator: on `device`; all randomness comes from it.
-    Raises:
-        ConfigError: a camera has fewer than two images, so that nothing can be said about change.
     Source: "spatio" sampler of the released MSTH code.
     """
 
@@ -87,8 +85,6 @@ class StaticDynamicSampler:
     ):
         # rows of the images grouped by camera: those of camera u are order[start[u] : start[u] + frames[u]]
         frames = (images.camera[None] == cameras.cpu()[:, None]).sum(1)
-        if frames.min() < 2:
-            raise ConfigError("sampler.kind='static_dynamic' needs two images or more of each camera; use 'uniform'")
         self._order = images.camera.argsort(stable=True).to(device)
         self._start = (frames.cumsum(0) - frames).to(device)
         self._frames = frames.to(device)

@@ -6,11 +6,12 @@ Letters: N pixels.
 import torch
 
 from msth_taichi.sampling.pixels import PixelBatch
+from msth_taichi.sampling.sampler import Sampler
 from msth_taichi.scene.cameras import Cameras
 from msth_taichi.scene.scene import Images
 
 
-class UniformSampler:
+class UniformSampler(Sampler):
     """Draws pixels uniformly, with replacement.
 
     Args:

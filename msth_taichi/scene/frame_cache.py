@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,12 +27,19 @@ VERSION = 1
 """Of the layout; raised when older files can no longer be read."""
 
 SUFFIX = ".frames"
+STATISTICS_SUFFIX = ".statistics"
+"""Of what `statistics_cache` keeps in the same folder."""
 
 
 def cache_folder(config: DataConfig | None = None) -> Path:
     """Where caches are kept: `data.cache`, else $MSTH_CACHE, else ~/.cache/msth_taichi."""
     chosen = (config.cache if config else None) or os.environ.get("MSTH_CACHE")
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "msth_taichi"
+
+
+def cache_key(description: dict[str, Any]) -> str:
+    """Name for what depends on these plain values alone: another one if any changes."""
+    return hashlib.sha256(json.dumps(description).encode()).hexdigest()[:20]
 
 
 def cached_frames(images: Images, sizes: torch.Tensor, config: DataConfig, progress: bool = True) -> Path:
@@ -46,8 +54,7 @@ def cached_frames(images: Images, sizes: torch.Tensor, config: DataConfig, progr
         DataError: a file cannot be decoded, or the disk does not take the cache.
     """
     description = {"version": VERSION, "images": images.fingerprint(), "sizes": sizes.tolist()}
-    key = hashlib.sha256(json.dumps(description).encode()).hexdigest()[:20]
-    path = cache_folder(config) / f"{key}{SUFFIX}"
+    path = cache_folder(config) / f"{cache_key(description)}{SUFFIX}"
     counts = sizes.prod(1) * images.channels
     starts, total = (counts.cumsum(0) - counts).tolist(), int(counts.sum())
     try:
@@ -79,7 +86,7 @@ def _write(path: Path, images: Images, starts: list[int], total: int, progress: 
 def caches(folder: Path) -> list[tuple[Path, int, str]]:
     """Files in a folder of caches, with their bytes and where their frames come from."""
     found = []
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
+    for path in sorted(path for suffix in (SUFFIX, STATISTICS_SUFFIX) for path in folder.glob(f"*{suffix}")):
         try:
             origin = json.loads(path.with_suffix(".json").read_text())["source"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -91,7 +98,8 @@ def caches(folder: Path) -> list[tuple[Path, int, str]]:
 def clear(folder: Path) -> int:
     """Remove all caches, and what a killed process left of one; returns the bytes that this gives back."""
     freed = 0
-    for pattern in (f"*{SUFFIX}", f".*{SUFFIX}", "*.json", "*.lock"):
+    parts = [f"{hidden}*{suffix}" for hidden in ("", ".") for suffix in (SUFFIX, STATISTICS_SUFFIX)]
+    for pattern in (*parts, "*.json", "*.lock"):
         for path in folder.glob(pattern):
             freed += path.stat().st_size
             path.unlink()
