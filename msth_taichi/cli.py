@@ -137,16 +137,19 @@ def eval_(
     split: Annotated[str | None, typer.Option(help="test, val or train; default: the run's setting.")] = None,
     every: Annotated[int | None, typer.Option(min=1, help="Every n-th frame; default: the run's setting.")] = None,
     step: Annotated[int | None, typer.Option(min=0, help="Checkpoint to load; default: the last.")] = None,
+    lpips: Annotated[bool, typer.Option("--lpips", help="LPIPS too; needs the extra: msth_taichi[lpips].")] = False,
     arch: Arch = "auto",
 ) -> None:
-    """Compare held-out views with the run's renders."""
-    from msth_taichi.evaluation.evaluate import evaluate, scene_of
+    """Compare held-out views with the run's renders; a table here, all of it in RUN/eval."""
+    from msth_taichi.evaluation.evaluate import evaluate, page_path, scene_of
     from msth_taichi.evaluation.report import evaluation_lines
     from msth_taichi.training.run import load_run
 
     loaded = load_run(run, step=step, arch=arch)
-    for line in evaluation_lines(evaluate(loaded, scene_of(loaded, data), split=split, every=every)):
+    result = evaluate(loaded, scene_of(loaded, data), split=split, every=every, lpips=lpips)
+    for line in evaluation_lines(result):
         print(line)
+    print(f"report {page_path(loaded, split)}")
 
 
 @app.command()

@@ -41,6 +41,11 @@ def target_image(frame: np.ndarray, background: str, render: torch.Tensor, maske
     return color * alpha + _BACKGROUND.get(background, 0.0) * (1 - alpha)
 
 
+def valid_pixels(frame: np.ndarray) -> torch.Tensor:
+    """(H, W) bool, the pixels that count, of a frame whose last channel says so."""
+    return torch.from_numpy(frame[..., -1] > 0)
+
+
 def comparison_panels(
     image: Mapping[str, torch.Tensor], target: torch.Tensor, limits: DepthRange, error: bool = False
 ) -> dict[str, np.ndarray]:

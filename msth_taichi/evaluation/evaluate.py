@@ -1,14 +1,7 @@
-"""Held-out views against a run's renders, with the protocol beside the numbers.
+"""Held-out views against a run's renders: numbers, a page to read, pictures."""
 
-Published figures of one method differ by their SSIM convention, choice of frames or near plane alone, so each
-result file states all of these.
-
-Letters: H, W image size; M points.
-"""
-
-import platform
-from collections.abc import Callable
-from importlib.metadata import version
+from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +9,21 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-import msth_taichi
-from msth_taichi.errors import DataError
-from msth_taichi.evaluation import metrics
-from msth_taichi.evaluation.comparison import comparison_panels, target_image
-from msth_taichi.files import write_json
+from msth_taichi.errors import DataError, RunError
+from msth_taichi.evaluation.curves import curves_svg
+from msth_taichi.evaluation.gallery import Gallery
+from msth_taichi.evaluation.kept import KeptFrames
+from msth_taichi.evaluation.markdown import evaluation_page
+from msth_taichi.evaluation.metrics import means
+from msth_taichi.evaluation.perceptual import Perceptual, require_lpips
+from msth_taichi.evaluation.protocol import protocol_of
+from msth_taichi.evaluation.surfaces import MaskScores, depth_errors, surface_mask
+from msth_taichi.evaluation.views import ViewScores
+from msth_taichi.files import write_json, write_text
 from msth_taichi.model.renderer import render_image
 from msth_taichi.rendering.paths import view_rows
-from msth_taichi.rendering.pictures import depth_range
-from msth_taichi.rendering.writers import mosaic, save_image
-from msth_taichi.scene.cameras import Cameras
-from msth_taichi.scene.scene import Images, Scene, load_scene
-from msth_taichi.scene.sources import IMAGE_SUFFIXES
+from msth_taichi.scene.scene import Scene, load_scene
 from msth_taichi.training.run import Run
-
-MOSAICS = 8
-_PLACE = ("name", "frame", "time")  # which image it was; all else in a frame's row is a metric
 
 
 def evaluate(
@@ -41,15 +33,17 @@ def evaluate(
     every: int | None = None,
     progress: bool = True,
     on_render: Callable[[int, float, dict[str, torch.Tensor]], None] | None = None,
+    lpips: bool = False,
 ) -> dict[str, Any]:
     """Render the views of a split, compare them with their frames, and save the result in the run folder.
 
-    Writes `eval/step-XXXXXXXX.json` (what is returned) and, for the first frame of each of at most 8 cameras,
-    `eval/step-XXXXXXXX/NAME.png`: ground truth, render, error times 4, mask, depth. Splits other than "test"
-    add -SPLIT to the names.
+    Writes `eval/step-XXXXXXXX.json` (what is returned), the same as a page to read in `eval/step-XXXXXXXX.md`, and in
+    the folder `eval/step-XXXXXXXX` its pictures: `psnr.svg`, curves over the frames; `NAME.png`, the first frame of
+    each of at most 8 cameras; `worst/NAME-FRAME.png`, the worst frame of each of at most 8 views. Splits other than
+    "test" add -SPLIT to the names.
 
-    Where the scene knows its exact depth and motion, `mask` holds the mean of the field's mask m (1 = static)
-    at the points that pixel centres see, over static and over moving surfaces.
+    `docs/evaluation.md` says what the numbers are. `mask`, `depth_error` and `depth_error_relative` compare the field
+    with the exact depth and motion of the built-in scene; elsewhere `mask` is None and the others are not there.
 
     Args:
         run: a trained run.
@@ -59,8 +53,11 @@ def evaluate(
             cameras move; default: the run's `evaluation.every`.
         progress: show a bar.
         on_render: called with camera, time and `render_image`'s result for each frame that is compared.
+        lpips: compute LPIPS as well, which needs the extra `lpips`.
     Raises:
         DataError: no such split, or an unreadable frame.
+        RunError: LPIPS is wanted and the extra is not installed; or the weights of its networks cannot be had, which
+            is said at the end, when all else is written.
 
     Example:
         >>> evaluate(run, scene)["psnr"]
@@ -69,54 +66,78 @@ def evaluate(
     split = split or run.config.evaluation.split
     every = every or run.config.evaluation.every
     images = scene.images(split)
-    rows = [rows[::every] for rows in view_rows(images, scene.static_cameras).values()]
-    chosen = images.select(np.concatenate(rows).tolist())
-    suffix = "" if split == "test" else f"-{split}"
-    folder = run.path / "eval" / f"step-{run.step:08d}{suffix}"
+    names = scene.cameras.names
+    rows = {
+        names[camera] if scene.static_cameras else split: rows[::every]
+        for camera, rows in view_rows(images, scene.static_cameras).items()
+    }
+    chosen = images.select(np.concatenate(list(rows.values())).tolist())
+    device = next(run.model.parameters()).device
+    perceptual, without_lpips = _perceptual(device) if lpips else (None, None)
 
-    views: dict[str, list[dict[str, Any]]] = {}
-    pictures: dict[str, np.ndarray] = {}
-    surfaces: list[tuple[torch.Tensor, torch.Tensor]] = []
-    bar = tqdm(
+    def render(row: int) -> dict[str, torch.Tensor]:
+        return render_image(run.model, scene.cameras, int(chosen.camera[row]), float(chosen.time[row]))
+
+    background, masked = run.config.rays.background, chosen.masked
+    views: dict[str, dict[str, Any]] = {}
+    gallery = Gallery(background, masked)
+    truth = MaskScores() if chosen.has_truth else None
+    with tqdm(
         chosen.read(),
         total=len(chosen),
         desc=f"eval {split}",
         unit="image",
         disable=None if progress else True,
         leave=False,
-    )
-    for row, frame in enumerate(bar):
-        camera, time = int(chosen.camera[row]), float(chosen.time[row])
-        output = render_image(run.model, scene.cameras, camera, time)
-        if on_render:
-            on_render(camera, time, output)
-        target = target_image(frame, run.config.rays.background, output["rgb"], chosen.masked)
-        name = scene.cameras.names[camera]
-        view = name if scene.static_cameras else split
-        views.setdefault(view, []).append(
-            {
-                "name": name,
-                "frame": int(chosen.frame[row]),
-                "time": time,
-                **metrics.image_metrics(output["rgb"], target),
-            }
-        )
-        if name not in pictures and len(pictures) < MOSAICS:
-            pictures[name] = mosaic(comparison_panels(output, target, depth_range(output), error=True))
-        if chosen.has_truth:
-            surfaces.append(_surface_mask(run, scene.cameras, chosen, row))
+    ) as bar:
+        frames = enumerate(bar)
+        for title, group in rows.items():
+            kept = KeptFrames(chosen, lambda row: render(row)["rgb"])
+            view = ViewScores(kept, background, masked, scene.static_cameras, perceptual)
+            for row, frame in islice(frames, len(group)):
+                camera, time = int(chosen.camera[row]), float(chosen.time[row])
+                output = render(row)
+                if on_render:
+                    on_render(camera, time, output)
+                labels = {"name": names[camera], "frame": int(chosen.frame[row]), "time": time}
+                scores = view.add(row, labels, output["rgb"], frame)
+                if truth is not None:
+                    exact = chosen.depth(row)
+                    scores |= depth_errors(output["depth"], exact)
+                    at_surface = surface_mask(run.model, scene.cameras, camera, exact)
+                    truth.add(at_surface, output["mask"], chosen.moving(row))
+                gallery.look(scores, output, frame)
+            gallery.end_view()
+            views[title] = view.finish(device)
 
+    page = page_path(run, split)
+    folder = page.with_suffix("")
+    pictures = {"curves": f"{folder.name}/psnr.svg", **gallery.write(folder)}
     result = {
         "step": run.step,
-        **_means([frame for frames in views.values() for frame in frames]),
-        "mask": _mask_means(surfaces) if surfaces else None,
-        "views": {name: {**_means(frames), "frames": frames} for name, frames in views.items()},
-        "protocol": _protocol(run, scene, split, every, views),
+        **means([frame for view in views.values() for frame in view["frames"]]),
+        "mask": None if truth is None else truth.result(),
+        "views": views,
+        "pictures": pictures,
+        "protocol": protocol_of(run, scene, split, every, views),
     }
-    for name, picture in pictures.items():
-        save_image(folder / f"{_file_stem(name)}.png", picture)
-    write_json(folder.with_name(f"{folder.name}.json"), result)
+    write_text(page.parent / pictures["curves"], _curves(result))
+    write_json(page.with_suffix(".json"), result)
+    write_text(page, evaluation_page(result))
+    if without_lpips is not None:
+        raise RunError(f"{without_lpips}; all other metrics are in {page}")
     return result
+
+
+def page_path(run: Run, split: str | None = None) -> Path:
+    """Where `evaluate` writes its page; the json lies beside it, the pictures in a folder of the same name.
+
+    Example:
+        >>> page_path(load_run("runs/demo"))
+        PosixPath('runs/demo/eval/step-00001100.md')
+    """
+    split = split or run.config.evaluation.split
+    return run.path / "eval" / f"step-{run.step:08d}{'' if split == 'test' else f'-{split}'}.md"
 
 
 def scene_of(run: Run, data: Path | None = None) -> Scene:
@@ -166,58 +187,20 @@ def require_same_cameras(scene: Scene, saved: Scene, run: Path) -> None:
         )
 
 
-def _file_stem(name: str) -> str:
-    """A camera's name as a file's: images/000.jpg becomes images_000."""
-    path = Path(name)
-    return str(path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path).replace("/", "_")
+def _perceptual(device: torch.device) -> tuple[Perceptual | None, RunError | None]:
+    """LPIPS, or why it cannot be had: no reason to lose what else there is to measure."""
+    require_lpips()
+    try:
+        return Perceptual(device), None
+    except RunError as error:
+        return None, error
 
 
-def _surface_mask(run: Run, cameras: Cameras, images: Images, row: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The mask at the surfaces that the pixel centres of an image see, (M,), and whether they move, (M,)."""
-    device = next(run.model.parameters()).device
-    depth = torch.from_numpy(images.depth(row)).flatten().to(device)
-    pixels = torch.arange(len(depth), device=device)
-    cameras = cameras.select([int(images.camera[row])]).to(device)
-    camera, time = torch.zeros_like(pixels), torch.zeros_like(depth)
-    width, _ = cameras.size(0)
-    rays = run.model.rays(cameras, camera, pixels // width, pixels % width, time)
-    mask = run.model.mask(rays.origins + rays.directions * depth[:, None])
-    return mask.cpu(), torch.from_numpy(images.moving(row)).flatten()
-
-
-def _mask_means(surfaces: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, float | None]:
-    mask, moving = (torch.cat(column) for column in zip(*surfaces, strict=True))
-    static, dynamic = (m.mean().item() if len(m) else None for m in (mask[~moving], mask[moving]))
-    difference = None if static is None or dynamic is None else static - dynamic
-    return {"static": static, "moving": dynamic, "difference": difference}
-
-
-def _means(frames: list[dict[str, Any]]) -> dict[str, float | None]:
-    return metrics.aggregate([{k: v for k, v in frame.items() if k not in _PLACE} for frame in frames])
-
-
-def _protocol(run: Run, scene: Scene, split: str, every: int, views: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    rays = run.config.rays
-    sizes = scene.cameras.sizes[scene.images(split).camera].unique(dim=0).tolist()
-    device = next(run.model.parameters()).device
-    return {
-        "data": scene.name,
-        "split": split,
-        "every": every,
-        "views": list(views),
-        "images": sum(map(len, views.values())),
-        "resolution": sizes[0] if len(sizes) == 1 else sizes,
-        "near": rays.near_render or rays.near,
-        "background": rays.background,
-        "color": "sRGB values in [0, 1] as stored; renders clamped, no colour correction per camera",
-        "ignored": "pixels that a mask leaves out are taken from the render" if scene.images(split).masked else "none",
-        "psnr": "10 log10(1 / MSE) per image, then the mean; psnr_pooled is of the mean MSE",
-        "ssim": "11 x 11 Gaussian, sigma 1.5, data range 1; ssim2: data range 2; ms_ssim: five scales",
-        "d_ssim": "(1 - ssim) / 2; d_ssim2: (1 - ssim2) / 2; d_ms_ssim: (1 - ms_ssim) / 2",
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU {platform.machine()}",
-        "versions": {
-            "msth_taichi": msth_taichi.__version__,
-            "torch": torch.__version__,
-            "taichi": version("taichi"),
-        },
-    }
+def _curves(result: Mapping[str, Any]) -> str:
+    protocol = result["protocol"]
+    return curves_svg(
+        f"{protocol['data']}, step {result['step']}: PSNR as rendered",
+        "frame",
+        "PSNR (dB)",
+        {name: [(f["frame"], f["psnr"]) for f in view["frames"]] for name, view in result["views"].items()},
+    )

@@ -9,10 +9,13 @@ methods do in quality, so each convention has its own name here:
     ssim2         data range 2: not what SSIM means for such images; some published D-SSIM figures follow it
     ms_ssim       five scales, data range 1
     d_ssim        (1 - ssim) / 2         d_ssim2  (1 - ssim2) / 2        d_ms_ssim  (1 - ms_ssim) / 2
+
+`perceptual` has LPIPS, `motion` what needs more than one image, `affine` the colours that are fitted afterwards.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -20,6 +23,12 @@ from msth_taichi.errors import TensorError
 
 WINDOW = 11
 """Pixels along an edge of SSIM's window, the smallest image it is defined on."""
+
+LABELS = ("name", "frame", "time")
+"""What says which image a row of metrics is of."""
+
+PARTIAL = ("psnr_temporal", "psnr_dynamic")
+"""Metrics that some images lack by their nature, such as the first of a view; their means are over the others."""
 
 # the window must fit more than once at the fifth scale, where an image is 16 times smaller
 _MS_SSIM_SIZE = 16 * WINDOW
@@ -122,7 +131,8 @@ def aggregate(rows: Sequence[dict[str, float | None]]) -> dict[str, float | None
     """The mean of each metric over images of one size, and `psnr_pooled`.
 
     Args:
-        rows: from `image_metrics`, at least one. A metric that any image is too small for has no mean: None.
+        rows: from `image_metrics`, at least one. A metric that any image is too small for has no mean, None; but
+            see `PARTIAL`.
 
     Example:
         >>> aggregate([{"mse": 0.01, "psnr": 20.0}, {"mse": 0.0001, "psnr": 40.0}])["psnr"]
@@ -130,14 +140,20 @@ def aggregate(rows: Sequence[dict[str, float | None]]) -> dict[str, float | None
     """
     if not rows:
         raise ValueError("no images to aggregate")
-    means: dict[str, float | None] = {}
+    result: dict[str, float | None] = {}
     for name in rows[0]:
         values = [row[name] for row in rows]
         known = [value for value in values if value is not None]
-        means[name] = sum(known) / len(known) if len(known) == len(values) else None
-    error = means["mse"]
-    means["psnr_pooled"] = None if error is None else psnr_from_mse(error)
-    return means
+        enough = len(known) == len(values) or name in PARTIAL
+        result[name] = sum(known) / len(known) if known and enough else None
+    error = result["mse"]
+    result["psnr_pooled"] = None if error is None else psnr_from_mse(error)
+    return result
+
+
+def means(frames: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """`aggregate` of rows that say which images they are of."""
+    return aggregate([{k: v for k, v in frame.items() if k not in LABELS} for frame in frames])
 
 
 def _batch(image: torch.Tensor) -> torch.Tensor:

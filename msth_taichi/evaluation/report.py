@@ -13,19 +13,31 @@ from msth_taichi.training.run import Run, load_run
 
 
 def evaluation_lines(result: dict[str, Any]) -> list[str]:
-    """A table of the result of `evaluate`, one row per view and their mean."""
+    """The result of `evaluate`: a table of the views as rendered and their mean, then what else was measured."""
     views = result["views"]
     rows = [("view", "images", "PSNR", "SSIM")]
     rows += [(name, str(len(view["frames"])), *_quality(view)) for name, view in views.items()]
     rows.append(("mean", str(result["protocol"]["images"]), *_quality(result)))
     lines = _table(rows)
     lines.append(f"step {result['step']}, split {result['protocol']['split']}, every {result['protocol']['every']}")
+    ssim = "-" if result["ssim_affine"] is None else f"{result['ssim_affine']:.4f}"
+    lines.append(f"after an affine colour fit per view: PSNR {result['psnr_affine']:.2f}, SSIM {ssim}")
+    motion = [
+        f"{name} {result[key]:.2f}"
+        for name, key in (("of frame differences", "psnr_temporal"), ("of dynamic pixels", "psnr_dynamic"))
+        if result[key] is not None
+    ]
+    if motion:
+        lines.append("PSNR " + ", ".join(motion))
+    if result["lpips_alex"] is not None:
+        lines.append(f"LPIPS {result['lpips_alex']:.4f} (AlexNet), {result['lpips_vgg']:.4f} (VGG)")
     if result["mask"]:
         values = {key: "none" if v is None else f"{v:.2f}" for key, v in result["mask"].items()}
         lines.append(
             f"mask (1 = static): {values['static']} on static surfaces, {values['moving']} on moving ones, "
-            f"difference {values['difference']}"
+            f"difference {values['difference']}; IoU of mask < 0.5 with what moves: {values['iou']}"
         )
+        lines.append(f"depth: {100 * result['depth_error_relative']:.1f} % off on average")
     return lines
 
 
