@@ -85,13 +85,14 @@ def ist_weights(store: FrameStore, rows: torch.Tensor, multiple: int, shift: int
         ring = read(0).repeat(slots, 1, 1, 1)
         highest = ring[..., :3]
         lowest = highest.clone() if masked else highest
+        if masked:
+            _leave_out(highest, lowest, ring)
         for t in range(-reach, len(rows)):
             slot, frame = (t + reach) % slots, read(min(t + reach, len(rows) - 1))
             ring[slot] = frame
             if masked:
-                ignored = frame[..., -1:] == 0
-                lowest[slot] = frame[..., :3].masked_fill(ignored, 255)
-                highest[slot].masked_fill_(ignored, 0)
+                lowest[slot] = frame[..., :3]
+                _leave_out(highest[slot], lowest[slot], frame)
             if t >= 0:
                 part = ring[t % slots]
                 now = part[..., :3].int()
@@ -103,3 +104,10 @@ def ist_weights(store: FrameStore, rows: torch.Tensor, multiple: int, shift: int
 def _counted(weights: torch.Tensor, frame: torch.Tensor, masked: bool) -> torch.Tensor:
     """Weights, 0 where a pixel does not count."""
     return weights * (frame[..., -1] > 0) if masked else weights
+
+
+def _leave_out(highest: torch.Tensor, lowest: torch.Tensor, frames: torch.Tensor) -> None:
+    """Make pixels that do not count lose every comparison."""
+    ignored = frames[..., -1:] == 0
+    highest.masked_fill_(ignored, 0)
+    lowest.masked_fill_(ignored, 255)
