@@ -12,7 +12,7 @@ from msth_taichi.scene.scene import Images
 
 _BLOCK = 8  # frames looked at together: bounds the memory, whatever the length of the video
 
-WORKING_BYTES = 2**28
+WORKING_BYTES = 2**29
 """What one look at many frames may take on the device; images are cut into strips of rows that keep to it."""
 
 

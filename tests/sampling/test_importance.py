@@ -135,6 +135,19 @@ def test_where_nothing_changes_all_pixels_are_alike(scene, device):
     assert torch.equal(counts(batch), counts(even.sample(0, 30_000)))
 
 
+def test_cells_without_weight_are_never_drawn(device):
+    """Running sums of few units, of two images with 4 and 6 cells."""
+    cells = Cells(torch.tensor([[2, 2], [3, 2]]), 1, device)
+    weights = torch.tensor([0, 1, 0, 2, 0, 0, 1, 0, 3, 0], device=device)
+    sums = torch.cat([part.cumsum(0) for part in weights.split([4, 6])]).int()
+    # its images are of another table, and no pixel is drawn evenly
+    even = UniformSampler(tables.images(), tables.cameras(), device, torch.Generator(device))
+    generator = torch.Generator(device).manual_seed(0)
+    batch = ImportanceSampler(cells, [sums], even, config(uniform=0), generator).sample(0, 7000)
+    drawn = cells.index(batch.image, batch.row, batch.column)
+    tables.assert_drawn_by(weights, torch.bincount(drawn, minlength=10))
+
+
 def test_whole_images_of_the_largest_weight_do_not_overflow():
     """2^30 is the most that the weights of an image add up to, beside rounding."""
     sizes = torch.tensor([[1000, 700]] * 2)
