@@ -20,9 +20,7 @@ from typing import Any
 import torch
 
 from msth_taichi.errors import TensorError
-
-WINDOW = 11
-"""Pixels along an edge of SSIM's window, the smallest image it is defined on."""
+from msth_taichi.evaluation.structure import WINDOW, Moments, moments, multiscale_similarity, similarity
 
 LABELS = ("name", "frame", "time")
 """What says which image a row of metrics is of."""
@@ -73,19 +71,14 @@ def ssim(image: torch.Tensor, target: torch.Tensor, data_range: float = 1.0) -> 
         data_range: 1 for such images; 2 is the convention called `ssim2`, which is closer to 1.
     Raises:
         TensorError: shapes differ or are not (H, W, 3).
-    Source: Wang et al. 2004; torchmetrics, functional.
+    Source: Wang et al. 2004.
 
     Example:
         >>> ssim(torch.ones(16, 16, 3), torch.ones(16, 16, 3))
         1.0
     """
-    _check(image, target)
-    if min(image.shape[:2]) < WINDOW:
-        return None
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
-    value = structural_similarity_index_measure(_batch(image), _batch(target), data_range=data_range)
-    return float(value)  # type: ignore[arg-type]
+    found = _moments(image, target)
+    return None if found is None else similarity(found, data_range)
 
 
 def ms_ssim(image: torch.Tensor, target: torch.Tensor) -> float | None:
@@ -96,14 +89,9 @@ def ms_ssim(image: torch.Tensor, target: torch.Tensor) -> float | None:
         target: (H, W, 3) in [0, 1].
     Raises:
         TensorError: shapes differ or are not (H, W, 3).
-    Source: Wang et al. 2003; torchmetrics, functional.
+    Source: Wang et al. 2003.
     """
-    _check(image, target)
-    if min(image.shape[:2]) < _MS_SSIM_SIZE:
-        return None
-    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
-
-    return float(multiscale_structural_similarity_index_measure(_batch(image), _batch(target), data_range=1.0))
+    return _ms_ssim(image, target, _moments(image, target))
 
 
 def image_metrics(image: torch.Tensor, target: torch.Tensor) -> dict[str, float | None]:
@@ -113,16 +101,16 @@ def image_metrics(image: torch.Tensor, target: torch.Tensor) -> dict[str, float 
         >>> image_metrics(torch.full((8, 8, 3), 0.6), torch.full((8, 8, 3), 0.5))["ssim"] is None
         True
     """
-    error = mse(image, target)
+    error, found = mse(image, target), _moments(image, target)
     values: dict[str, float | None] = {
         "mse": error,
         "psnr": psnr_from_mse(error),
-        "ssim": ssim(image, target),
-        "ssim2": ssim(image, target, data_range=2.0),
-        "ms_ssim": ms_ssim(image, target),
+        "ssim": None if found is None else similarity(found),
+        "ssim2": None if found is None else similarity(found, data_range=2.0),
+        "ms_ssim": _ms_ssim(image, target, found),
     }
-    for name, similarity in (("d_ssim", "ssim"), ("d_ssim2", "ssim2"), ("d_ms_ssim", "ms_ssim")):
-        value = values[similarity]
+    for name, source in (("d_ssim", "ssim"), ("d_ssim2", "ssim2"), ("d_ms_ssim", "ms_ssim")):
+        value = values[source]
         values[name] = None if value is None else (1 - value) / 2
     return values
 
@@ -156,9 +144,16 @@ def means(frames: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     return aggregate([{k: v for k, v in frame.items() if k not in LABELS} for frame in frames])
 
 
-def _batch(image: torch.Tensor) -> torch.Tensor:
-    # variances are differences of means of squares: float32 is off by 2e-4 where an image is flat and bright
-    return image.double().permute(2, 0, 1)[None]
+def _moments(image: torch.Tensor, target: torch.Tensor) -> Moments | None:
+    """Of images that SSIM is defined on."""
+    _check(image, target)
+    return moments(image.permute(2, 0, 1), target.permute(2, 0, 1)) if min(image.shape[:2]) >= WINDOW else None
+
+
+def _ms_ssim(image: torch.Tensor, target: torch.Tensor, found: Moments | None) -> float | None:
+    if found is None or min(image.shape[:2]) < _MS_SSIM_SIZE:
+        return None
+    return multiscale_similarity(image.permute(2, 0, 1), target.permute(2, 0, 1), found)
 
 
 def _check(image: torch.Tensor, target: torch.Tensor) -> None:
