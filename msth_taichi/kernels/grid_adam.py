@@ -135,8 +135,10 @@ def grid_adam_kernels(compute: torch.dtype) -> SimpleNamespace:
                 mask_square[entry, 0] = v
                 mask_logits[entry, 0] = mask_logits[entry, 0] - step_size * m / (ti.sqrt(v) * root_correction + epsilon)
         for i in range(weights.shape[0]):
+            gradient = weight_gradient[i]
+            weight_gradient[i] = 0
             if overflow[0] == 0:
-                g = ti.cast(weight_gradient[i], ti.f32) / loss_scale[0]
+                g = ti.cast(gradient, ti.f32) / loss_scale[0]
                 m = beta1 * weight_average[i] + (1 - beta1) * g
                 v = beta2 * weight_square[i] + (1 - beta2) * g * g
                 weight_average[i] = m

@@ -48,6 +48,7 @@ def render_loss_kernels(dtype: torch.dtype, last_sample: bool) -> SimpleNamespac
         target: matrix,  # (N, 3)
         background: matrix,  # (N, 3), or empty
         kept: ti.types.ndarray(dtype=real, ndim=1),  # (N,) factor of the colour's error, or empty for 1
+        tint: matrix,  # (N, 6) gain and bias of each channel, or empty for 1 and 0
         distortion: real,  # weights of the terms
         sparse: real,
         weights: matrix,  # (N, S)
@@ -56,6 +57,7 @@ def render_loss_kernels(dtype: torch.dtype, last_sample: bool) -> SimpleNamespac
         front: matrix,  # (S, N) scratch, or empty
         density_gradient: stored_vector,  # (N*S,), of the sum of the terms over all rays; or empty
         color_gradient: stored_matrix,  # (3, N*S), or empty
+        tint_gradient: matrix,  # (N, 6), or empty
     ):
         for ray in range(target.shape[0]):
             samples = weights.shape[1]
@@ -90,7 +92,12 @@ def render_loss_kernels(dtype: torch.dtype, last_sample: bool) -> SimpleNamespac
             back = last
             if ti.static(not last_sample):
                 back = vec3(background[ray, 0], background[ray, 1], background[ray, 2])
-            error = color + transmitted * back - vec3(target[ray, 0], target[ray, 1], target[ray, 2])
+            color += transmitted * back
+            gain = vec3(1)
+            error = color - vec3(target[ray, 0], target[ray, 1], target[ray, 2])
+            if tint.shape[0] > 0:
+                gain = vec3(tint[ray, 0], tint[ray, 1], tint[ray, 2])
+                error += (gain - 1) * color + vec3(tint[ray, 3], tint[ray, 4], tint[ray, 5])
             if kept.shape[0] > 0:
                 error *= kept[ray]
             terms[0, ray] = error.dot(error) / 3
@@ -101,6 +108,11 @@ def render_loss_kernels(dtype: torch.dtype, last_sample: bool) -> SimpleNamespac
                 slope_of_color = 2 * error / 3
                 if kept.shape[0] > 0:
                     slope_of_color *= kept[ray]
+                if tint_gradient.shape[0] > 0:
+                    for c in ti.static(range(3)):
+                        tint_gradient[ray, c] = slope_of_color[c] * color[c]
+                        tint_gradient[ray, 3 + c] = slope_of_color[c]
+                slope_of_color *= gain
                 behind = real(0.0)
                 weight_sum = 0
                 distance_sum = 0

@@ -63,7 +63,7 @@ class FlatWeights:
         self.copies = self.values.to(compute, copy=True)
         """(W,) of the compute dtype; `GridAdam` writes them as it moves the weights."""
         self.gradients = torch.zeros_like(self.copies)
-        """(W,) written by every backward pass."""
+        """(W,) that every backward pass adds to; `GridAdam` forgets them."""
         self._copies, self._gradients = {}, {}
         start = 0
         for parameter in self._parameters:
@@ -108,11 +108,12 @@ def _run_back(
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Gradients of a chain to what entered it, but for its first `skip` rows, and to its layers, the first one first.
 
-    `entered` is emptied on the way, so that its memory is free for what comes next; `out` is where gradients go.
+    `entered` is emptied on the way, so that its memory is free for what comes next; `out` is what gradients are added to.
     """
     of_layers = []
     for i in reversed(range(len(layers))):
-        of_layers.append(torch.mm(gradient, entered[i].T, out=out[i]))
+        kept = out[i]
+        of_layers.append(gradient @ entered[i].T if kept is None else kept.addmm_(gradient, entered[i].T))
         if i:
             gradient = layers[i].T @ gradient
             gradient = torch.ops.aten.threshold_backward.grad_input(gradient, entered[i], 0, grad_input=gradient)

@@ -97,6 +97,7 @@ class _MaskedEncoding(torch.autograd.Function):
         positions, times, mask_logits, mask, slope, *tables = ctx.saved_tensors
         call: _Call = ctx.call
         grids, sums = call.grids, call.sums
+        part = sums
         if out_gradient is None:
             out_gradient = times.new_zeros(grids.static.num_outputs, len(positions), dtype=call.compute)
         out_gradient = out_gradient.contiguous()
@@ -107,14 +108,17 @@ class _MaskedEncoding(torch.autograd.Function):
             gradients = [times.new_zeros(spec.num_entries, spec.features) for spec in grids]
             scales = times.new_empty(grids.static.levels, dtype=torch.float32)
         else:
-            gradients = [sums.mask, sums.static, sums.dynamic]
-            sums.open(out_gradient)
-            scales = sums.scales
+            part = sums.beside() if sums.pending else sums
+            gradients = [part.mask, part.static, part.dynamic]
+            part.open(out_gradient)
+            scales = part.scales
         if len(positions):
             kernels.backward(
                 positions, times, mask, slope, *constants, out_gradient, mask_gradient,
                 logit_gradient, *gradients, scales,
             )  # fmt: skip
+        if sums is not None and part is not sums:
+            sums.take_over(part)
         position_gradient = None
         if ctx.needs_input_grad[0]:
             position_gradient = torch.zeros_like(positions)

@@ -34,10 +34,11 @@ def render_loss(
     distortion: float = 0.0,
     sparse: float = 0.0,
     kept: torch.Tensor | None = None,
+    tint: torch.Tensor | None = None,
 ) -> RenderLoss:
     """Composite rays, compare them with their pixels, and add what keeps the weights together and space empty.
 
-        total = mean |C - target|^2 + distortion L_d + sparse mean log(1 + 2 density^2)
+        total = mean |gain C + bias - target|^2 + distortion L_d + sparse mean log(1 + 2 density^2)
 
         density = exp(density_logit),  colour = sigmoid(color_logit),  C = sum_i w_i colour_i + (1 - sum_i w_i) back
         L_d = mean over rays of  sum_ij w_i w_j |m_i - m_j| + 1/3 sum_i w_i^2 (s_{i+1} - s_i)        m bin centres
@@ -54,9 +55,10 @@ def render_loss(
         background: (N, 3) colours behind the samples; None for the colour of each ray's last sample.
         distortion: weight of L_d.
         sparse: weight of the sparse term.
-        kept: (N,) factor of the difference C - target of each ray, 0 where a pixel is to be ignored; default 1.
+        kept: (N,) factor of each ray's difference to its target, 0 where a pixel is to be ignored; default 1.
+        tint: (N, 6) how each ray's camera changes colours, the gains of three channels and their biases; default 1, 0.
     Returns:
-        A `RenderLoss`, differentiable once in both logits.
+        A `RenderLoss`, differentiable once in both logits and in tint.
     Raises:
         TensorError: wrong shape, dtype, device or layout.
     Source: Barron et al. 2022, Mip-NeRF 360, equation 15 (distortion); Hedman et al. 2021, SNeRG (sparse).
@@ -79,9 +81,12 @@ def render_loss(
         check("background", background, (rays, 3), real)
     if kept is not None:
         check("kept", kept, (rays,), real)
-    training = torch.is_grad_enabled() and (density_logits.requires_grad or color_logits.requires_grad)
+    if tint is not None:
+        check("tint", tint, (rays, 6), real)
+    wanted = (density_logits, color_logits) if tint is None else (density_logits, color_logits, tint)
+    training = torch.is_grad_enabled() and any(x.requires_grad for x in wanted)
     total, terms, weights = _RenderLoss.apply(
-        density_logits, color_logits, s_edges, t_edges, target, background, kept, distortion, sparse, training
+        density_logits, color_logits, s_edges, t_edges, target, background, kept, tint, distortion, sparse, training
     )  # type: ignore[misc]
     return RenderLoss(total, terms, weights)
 
@@ -89,7 +94,7 @@ def render_loss(
 class _RenderLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, density_logits, color_logits, s_edges, t_edges, target, background, kept, distortion, sparse,
+        ctx, density_logits, color_logits, s_edges, t_edges, target, background, kept, tint, distortion, sparse,
         training: bool,
     ):  # fmt: skip
         rays = len(target)
@@ -100,15 +105,17 @@ class _RenderLoss(torch.autograd.Function):
         scratch = target.new_empty(2, samples, rays if training else 0)
         density_gradient = torch.empty_like(density_logits if training else density_logits[:0])
         color_gradient = color_logits.new_empty(3, len(density_gradient))
+        none = target.new_empty(0, 6)
+        tint_gradient = torch.empty_like(tint) if training and tint is not None else none
         if rays:
             back = target.new_empty(0, 3) if background is None else background
             render_loss_kernels(density_logits.dtype, background is None).both(
                 density_logits, color_logits, s_edges, t_edges, target, back,
-                target.new_empty(0) if kept is None else kept, distortion, sparse,
-                weights, terms, scratch[0], scratch[1], density_gradient, color_gradient,
+                target.new_empty(0) if kept is None else kept, none if tint is None else tint, distortion, sparse,
+                weights, terms, scratch[0], scratch[1], density_gradient, color_gradient, tint_gradient,
             )  # fmt: skip
         terms = terms.sum(1) / max(rays, 1)
-        ctx.save_for_backward(density_gradient, color_gradient)
+        ctx.save_for_backward(density_gradient, color_gradient, tint_gradient)
         ctx.rays = rays
         ctx.mark_non_differentiable(terms, weights)
         return terms.sum(), terms, weights
@@ -118,5 +125,6 @@ class _RenderLoss(torch.autograd.Function):
     def backward(ctx, total_gradient, *_):
         # kept per ray: in float16 the mean's gradients would vanish
         scale = total_gradient / max(ctx.rays, 1)
-        density_gradient, color_gradient = ctx.saved_tensors
-        return density_gradient * scale, color_gradient * scale, *(None,) * 8
+        density_gradient, color_gradient, tint_gradient = ctx.saved_tensors
+        of_tint = tint_gradient * scale if ctx.needs_input_grad[7] else None
+        return density_gradient * scale, color_gradient * scale, *(None,) * 5, of_tint, *(None,) * 3

@@ -4,6 +4,8 @@ import torch
 
 from msth_taichi.errors import TensorError
 from msth_taichi.grids import GridSpec
+from msth_taichi.kernels.cells import joined_constants
+from msth_taichi.kernels.table_sums import table_sums_kernels
 from msth_taichi.thresholds import FIXED_LIMIT, MASK_UNITS
 
 
@@ -38,6 +40,7 @@ class TableSums:
         """(L,) units per one."""
         self.pending = False
         """Whether there is something to take."""
+        self._beside: TableSums | None = None
 
     def open(self, out_gradient: torch.Tensor) -> None:
         """Choose the units for features' gradients (L*F, M).
@@ -46,11 +49,34 @@ class TableSums:
             TensorError: earlier sums were not taken; those have other units.
         """
         if self.pending:
-            raise TensorError("sums: of an earlier backward pass; let the optimiser take them, or call clear()")
+            raise TensorError("sums: of an earlier backward pass; open beside() and take it over, or call clear()")
         rows = out_gradient.view(len(self.bounds), -1)
         torch.linalg.vector_norm(rows, 1, dim=1, dtype=torch.float32, out=self.bounds)
         torch.div(FIXED_LIMIT, self.bounds.clamp(min=1e-25), out=self.scales)
         self.pending = True
+
+    def beside(self) -> "TableSums":
+        """Empty sums of the same tables, for a second backward pass before the first was taken."""
+        if self._beside is None:
+            self._beside = TableSums(*self.specs, self.mask.device)
+        return self._beside
+
+    def take_over(self, other: "TableSums") -> None:
+        """Add the sums of another, which is empty then; units become those of both together."""
+        bounds = self.bounds + other.bounds
+        scales = torch.div(FIXED_LIMIT, bounds.clamp(min=1e-25))
+        integers = joined_constants(self.specs, self.mask.device, torch.float32)[1]
+        row = 1
+        for mine, others in ((self.static, other.static), (self.dynamic, other.dynamic)):
+            largest = int(max(self.specs[1 if mine is self.static else 2].entries))
+            ratios = scales / self.scales, scales / other.scales
+            table_sums_kernels().take_over(mine, others, integers, row, *ratios, largest)
+            row += len(bounds)
+        self.mask += other.mask
+        other.mask.zero_()
+        self.bounds.copy_(bounds)
+        self.scales.copy_(scales)
+        other.pending = False
 
     def clear(self) -> None:
         """Forget all sums."""

@@ -16,13 +16,15 @@ def render_loss(
     distortion: float = 0.0,
     sparse: float = 0.0,
     kept: torch.Tensor | None = None,
+    tint: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Total, terms (3,) and weights (N, S); see `msth_taichi.ops.render_loss`."""
     rays, samples = s_edges.shape[0], s_edges.shape[1] - 1
     density = truncated_exp(density_logits).view(rays, samples)
     colors = torch.sigmoid(color_logits).view(3, rays, samples)
     out = composite(density, colors, t_edges, "last_sample" if background is None else background)
-    error = (out.color - target) * (1 if kept is None else kept[:, None])
+    seen = out.color if tint is None else tint[:, :3] * out.color + tint[:, 3:]
+    error = (seen - target) * (1 if kept is None else kept[:, None])
     terms = torch.stack(
         [
             error.square().sum() / (3 * max(rays, 1)),

@@ -244,3 +244,28 @@ def test_wrong_tensors_are_named(device):
         render_loss(*inputs[:3], inputs[3][:, :-1], *inputs[4:])
     with pytest.raises(TensorError, match="background"):
         render_loss(*inputs[:5], inputs[5][:2])
+
+
+@pytest.mark.parametrize("background", [True, False])
+@pytest.mark.parametrize("rays", [1, 13])
+def test_tinted_colors_match_reference(device, background, rays):
+    """What a camera does to colours: values, and the gradients of logits and tint."""
+    inputs = random_inputs(rays, 21, device, background=background)
+    tint = torch.randn(rays, 6, generator=torch.Generator().manual_seed(rays)).to(device)
+    tint[:, :3] += 1
+    kept = (torch.arange(rays, device=device) % 3 < 2).float()
+    assert_matches(
+        lambda d, c, t: render_loss(d, c, *inputs[2:], *BOTH, kept, t).total,
+        lambda d, c, t: twin.render_loss(d, c, *inputs[2:], *BOTH, kept, t)[0],
+        [*inputs[:2], tint.requires_grad_()],
+    )
+
+
+def test_a_tint_that_explains_the_difference_leaves_no_loss(device):
+    inputs = random_inputs(7, 5, device)
+    tint = torch.tensor([[1.2, 0.9, 1.1, 0.03, -0.02, 0.01]] * 7, device=device)
+    plain = composite(
+        inputs[0].exp().view(7, 5), torch.sigmoid(inputs[1]).view(3, 7, 5), inputs[3], inputs[5]
+    )  # fmt: skip
+    inputs[4] = (plain.color * tint[:, :3] + tint[:, 3:]).detach()
+    assert render_loss(*inputs, tint=tint).total.item() < 1e-10 < render_loss(*inputs).total.item()

@@ -98,24 +98,30 @@ def test_no_gradient_leaves_no_sums(device):
 
 
 @pytest.mark.parametrize("rays", [0, 5])
-def test_sums_are_taken_before_the_next(device, rays):
-    """A second backward pass has other units: adding to the first one's integers would be wrong."""
+def test_a_second_backward_pass_is_added(device, rays):
+    """Though its units are others: the sums are those of both, as autograd has them, and clear() forgets them."""
     inputs = wanting(random_inputs(rays, 4, device), 2, 3, 4)
+    more = [*wanting(random_inputs(7, 3, device), 2, 3, 4)[:2], *inputs[2:]]
     sums = TableSums(*SPECS, device)
     assert not sums.pending
-    masked_encoding(*inputs, *SPECS, sums=sums)[0].sum().backward()
-    assert sums.pending
-    first = [table.clone() for table in (sums.mask, sums.static, sums.dynamic, sums.scales)]
+    expected = masked_encoding(*inputs, *SPECS)[0].sum() + masked_encoding(*more, *SPECS)[0].mul(300).sum()
+    tables = torch.autograd.grad(expected, inputs[2:5])
+    for _ in range(2):
+        masked_encoding(*inputs, *SPECS, sums=sums)[0].sum().backward()
+        masked_encoding(*more, *SPECS, sums=sums)[0].mul(300).sum().backward()
+        assert sums.pending and not sums.beside().pending
+        for value, truth, tolerance in zip(sums.gradients(), tables, (1e-4, 1e-6, 1e-6), strict=True):
+            assert_gradients_close(value, truth, tolerance)
+        sums.clear()
+        assert all(g.count_nonzero() == 0 for g in sums.gradients()) and not sums.pending
+
+
+def test_sums_are_not_opened_twice(device):
+    """The first ones' units would be wrong for the second."""
+    sums = TableSums(*SPECS, device)
+    sums.open(torch.ones(SPECS[1].num_outputs, 4, device=device))
     with pytest.raises(TensorError, match=r"sums: of an earlier backward pass; .* clear\(\)"):
-        masked_encoding(*inputs, *SPECS, sums=sums)[0].mul(3).sum().backward()
-    for before, after in zip(first, (sums.mask, sums.static, sums.dynamic, sums.scales), strict=True):
-        assert torch.equal(before, after)
-    sums.clear()
-    assert not sums.pending
-    assert all(g.count_nonzero() == 0 for g in sums.gradients())
-    masked_encoding(*inputs, *SPECS, sums=sums)[0].sum().backward()
-    for before, after in zip(first, (sums.mask, sums.static, sums.dynamic, sums.scales), strict=True):
-        assert torch.equal(before, after)
+        sums.open(torch.ones(SPECS[1].num_outputs, 4, device=device))
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
