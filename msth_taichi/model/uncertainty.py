@@ -3,7 +3,9 @@
     u(x) = u_min + softplus(g(x))                                   how unsure the static table is of a place
     U(r) = sum_i w_i u(x_i) + (1 - sum_i w_i) u_min                 of what a ray sees
     uncertainty        = mean_r |C_gt - C_static|^2 / (2 U^2) + log U
-    mutual_information = -I(m; u)                                   over what rays see, u held fixed
+    mutual_information = -I(v; u)                                   over what rays see, u held fixed
+
+where a place has the verdict v = "static" with probability m(x).
 
 The mask is guided by an uncertainty in the paper (Wang et al. 2023, Masked Space-Time Hash Encoding); its released code
 has none of it. The formulas, the estimators and all numbers here are our reading: see docs/uncertainty.md.
@@ -223,7 +225,7 @@ def correlation(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def correlation_information(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Mutual information of pairs if they were Gaussian, with a sign.
+    """Mutual information of pairs if they were Gaussian, with a sign: here of mask and level themselves.
 
         J = 1/2 log (1 - r) / (1 + r) = -1/2 log(1 - r^2) + log(1 - r)            r = 0.999 correlation
 
@@ -258,7 +260,7 @@ class UncertaintyObjective(nn.Module):
     Example:
         >>> objective = UncertaintyObjective("histogram")
         >>> terms = objective(positions, mask, weights, static_color, target)
-        >>> (0.001 * terms["uncertainty"] + 0.001 * terms["mutual_information"]).backward()
+        >>> (0.001 * terms["uncertainty"] + 0.01 * terms["mutual_information"]).backward()
     """
 
     def __init__(self, information: Information = "histogram", u_min: float = U_MIN):
