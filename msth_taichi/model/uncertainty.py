@@ -258,12 +258,12 @@ class UncertaintyObjective(nn.Module):
         ConfigError: unknown estimator, or u_min out of range.
 
     Example:
-        >>> objective = UncertaintyObjective("histogram")
+        >>> objective = UncertaintyObjective("correlation")
         >>> terms = objective(positions, mask, weights, static_color, target)
-        >>> (0.001 * terms["uncertainty"] + 0.01 * terms["mutual_information"]).backward()
+        >>> (0.001 * terms["uncertainty"] + 0.0003 * terms["mutual_information"]).backward()
     """
 
-    def __init__(self, information: Information = "histogram", u_min: float = U_MIN):
+    def __init__(self, information: Information = "correlation", u_min: float = U_MIN):
         super().__init__()
         if information not in INFORMATION:
             raise ConfigError(f"information: unknown '{information}'; use one of {', '.join(INFORMATION)}")
