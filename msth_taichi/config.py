@@ -138,6 +138,26 @@ class ProposalConfig(GridConfig):
     samples: int = Field(default=128, ge=2, le=1024, description="samples per ray of this proposal")
 
 
+class CamerasConfig(Section):
+    """What is learnt of each camera beside the scene."""
+
+    colors: Literal["none", "affine"] = Field(
+        default="none", description="'affine': a gain and a bias per colour channel of each training camera"
+    )
+    color_prior: float = Field(default=1e-3, ge=0, description="pull of gains to 1 and biases to 0")
+    color_learning_rate: float = Field(default=2e-3, gt=0, description="rate of gains and biases at step 0")
+    appearance: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="numbers per training camera that the colour MLP is given; renders get the mean",
+    )
+    poses: Literal["none", "refine"] = Field(
+        default="none", description="'refine': a small rotation and shift of each training camera"
+    )
+    pose_learning_rate: float = Field(default=3e-4, gt=0, description="rate of radians and scene units at step 0")
+
+
 class LossConfig(Section):
     """Weights of the terms added to the mean squared colour error."""
 
@@ -146,6 +166,14 @@ class LossConfig(Section):
     mask: float = Field(default=0.1, ge=0, description="mean of 1 - m over the mask grid: pulls to static")
     mask_proposal: bool = Field(default=False, description="apply the mask loss to the proposals' masks as well")
     sparse: float = Field(default=0.0, ge=0, description="mean log(1 + 2 density^2) over samples: fewer floaters")
+    opacity: float = Field(default=0.0, ge=0, description="entropy of a ray's opacity: rays hit something or nothing")
+    time_smoothness: float = Field(
+        default=0.0, ge=0, description="second difference of features over time, at samples of the rays"
+    )
+    total_variation: float = Field(
+        default=0.0, ge=0, description="difference of features between neighbouring places, at samples of the rays"
+    )
+    decay: float = Field(default=0.0, ge=0, description="share of table entries lost per step, in learning rates")
 
 
 class SamplerConfig(Section):
@@ -238,6 +266,7 @@ class Config(Section):
         default_factory=lambda: (ProposalConfig(),), min_length=1, max_length=2
     )
     loss: LossConfig = Field(default_factory=LossConfig)
+    cameras: CamerasConfig = Field(default_factory=CamerasConfig)
     sampler: SamplerConfig = Field(default_factory=SamplerConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)

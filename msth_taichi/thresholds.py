@@ -3,6 +3,9 @@
 # optical depth at which a bin lets nothing through: exp(-1000) is zero even in float64, and sums stay finite
 OPAQUE = 1000.0
 
+# what a ray must let through, and stop, for the entropy of its opacity to have a slope
+CLEAR = 1e-4
+
 # smallest accumulated weight that an expected depth is divided by
 MIN_ACCUMULATION = 1e-10
 

@@ -43,7 +43,7 @@ def grid_adam_kernels(compute: torch.dtype) -> SimpleNamespace:
     @ti.func
     def move_table(
         entry, table: ti.template(), average: ti.template(), square: ti.template(), copy: ti.template(),
-        sums: ti.template(), unit, skip, beta1, beta2, step_size, root_correction, epsilon,
+        sums: ti.template(), unit, skip, beta1, beta2, step_size, remains, root_correction, epsilon,
     ):  # fmt: skip
         word = sums[entry, 0]
         if word != 0:
@@ -54,7 +54,7 @@ def grid_adam_kernels(compute: torch.dtype) -> SimpleNamespace:
             g = pairs.unpack_fixed(word) * unit
             m = beta1 * pairs.unpack32(m_word) + (1 - beta1) * g
             v = beta2 * pairs.unpack32(v_word) + (1 - beta2) * g * g
-            p = pairs.unpack32(table[entry, 0]) - step_size * m / (ti.sqrt(v) * root_correction + epsilon)
+            p = remains * pairs.unpack32(table[entry, 0]) - step_size * m / (ti.sqrt(v) * root_correction + epsilon)
             average[entry, 0] = pairs.pack32(m)
             square[entry, 0] = pairs.pack32(v)
             table[entry, 0] = pairs.pack32(p)
@@ -93,6 +93,7 @@ def grid_adam_kernels(compute: torch.dtype) -> SimpleNamespace:
         beta1: ti.f32,
         beta2: ti.f32,
         step_size: ti.f32,  # learning rate over the correction of the average's bias
+        remains: ti.f32,  # share of a table entry that a step leaves before it moves it
         root_correction: ti.f32,  # one over the root of the correction of the square's bias
         epsilon: ti.f32,
         static_largest: ti.i32,  # entries of the largest level
@@ -111,8 +112,8 @@ def grid_adam_kernels(compute: torch.dtype) -> SimpleNamespace:
             if k <= integers[1 + level, 1]:
                 move_table(
                     integers[1 + level, 0] + k, static_table, static_average, static_square, static_copy, static_sums,
-                    1 / (sum_scales[level] * loss_scale[0]), overflow[0], beta1, beta2, step_size, root_correction,
-                    epsilon,
+                    1 / (sum_scales[level] * loss_scale[0]), overflow[0], beta1, beta2, step_size, remains,
+                    root_correction, epsilon,
                 )  # fmt: skip
         ti.loop_config(block_dim=_THREADS)
         for level, k in ti.ndrange(bounds.shape[0], dynamic_largest):
@@ -120,7 +121,7 @@ def grid_adam_kernels(compute: torch.dtype) -> SimpleNamespace:
                 move_table(
                     integers[1 + bounds.shape[0] + level, 0] + k, dynamic_table, dynamic_average, dynamic_square,
                     dynamic_copy, dynamic_sums, 1 / (sum_scales[level] * loss_scale[0]), overflow[0],
-                    beta1, beta2, step_size, root_correction, epsilon,
+                    beta1, beta2, step_size, remains, root_correction, epsilon,
                 )  # fmt: skip
         for entry in range(mask_logits.shape[0]):
             units = mask_sums[entry, 0]

@@ -15,7 +15,7 @@ import torch
 from msth_taichi.kernels.cells import TAICHI_DTYPE, real_of
 from msth_taichi.kernels.launch import launchers
 from msth_taichi.kernels.logits import logit_functions
-from msth_taichi.thresholds import OPAQUE
+from msth_taichi.thresholds import CLEAR, OPAQUE
 
 
 @cache
@@ -51,8 +51,9 @@ def render_loss_kernels(dtype: torch.dtype, last_sample: bool) -> SimpleNamespac
         tint: matrix,  # (N, 6) gain and bias of each channel, or empty for 1 and 0
         distortion: real,  # weights of the terms
         sparse: real,
+        opacity: real,
         weights: matrix,  # (N, S)
-        terms: matrix,  # (3, N) colour, distortion and sparse term of each ray, weighted
+        terms: matrix,  # (4, N) colour, distortion, sparse and opacity term of each ray, weighted
         passed: matrix,  # (S, N) scratch, rays side by side; or empty where no gradient is wanted
         front: matrix,  # (S, N) scratch, or empty
         density_gradient: stored_vector,  # (N*S,), of the sum of the terms over all rays; or empty
@@ -103,6 +104,9 @@ def render_loss_kernels(dtype: torch.dtype, last_sample: bool) -> SimpleNamespac
             terms[0, ray] = error.dot(error) / 3
             terms[1, ray] = distortion * spread
             terms[2, ray] = sparse * fog / samples
+            # clear of 0 and 1, where the logarithms are infinite
+            clear = ti.min(ti.max(transmitted, real(CLEAR)), 1 - real(CLEAR))
+            terms[3, ray] = -opacity * (clear * ti.log(clear) + (1 - clear) * ti.log(1 - clear))
 
             if passed.shape[1] > 0:
                 slope_of_color = 2 * error / 3
@@ -114,6 +118,9 @@ def render_loss_kernels(dtype: torch.dtype, last_sample: bool) -> SimpleNamespac
                         tint_gradient[ray, 3 + c] = slope_of_color[c]
                 slope_of_color *= gain
                 behind = real(0.0)
+                closing = real(0.0)  # every bin lets the same share of the light through
+                if clear == transmitted:
+                    closing = opacity * clear * ti.log(clear / (1 - clear))
                 weight_sum = 0
                 distance_sum = 0
                 for j in range(samples):
@@ -127,7 +134,7 @@ def render_loss_kernels(dtype: torch.dtype, last_sample: bool) -> SimpleNamespac
                     slope += 2 * distortion * (front[i, ray] + distance_sum + w * width / 3)
                     weight_sum += w
                     distance_sum += 0.5 * width * weight_sum
-                    tau_gradient = passed[i, ray] * slope - behind
+                    tau_gradient = passed[i, ray] * slope - behind + closing
                     behind += w * slope
                     logit = ti.cast(density_logits[k], real)
                     sigma_gradient = tau_gradient * (t_edges[ray, i + 1] - t_edges[ray, i])

@@ -1,4 +1,7 @@
-"""Sums of two backward passes made one, where their fixed-point units differ. Letters: L levels, E entries of a table."""
+"""Sums of two backward passes made one, where their fixed-point units differ.
+
+Letters: L levels, E entries of a table.
+"""
 
 from functools import cache
 from types import SimpleNamespace

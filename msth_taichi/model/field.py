@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from msth_taichi.config import FieldConfig, GridConfig, ProposalConfig
+from msth_taichi.model.corrections import Appearances
 from msth_taichi.model.encoding import MaskedEncoding
 from msth_taichi.model.mlp import MLP, FlatWeights, radiance, truncated_exp
 from msth_taichi.model.rays import Rays
@@ -112,12 +113,15 @@ class MaskedField(Field):
     Args:
         config: sizes.
         space: contraction or box.
+        appearances: vectors per camera that join the harmonics; None for none.
     Source: Wang et al. 2023, Masked Space-Time Hash Encoding, and its released code.
     """
 
-    def __init__(self, config: FieldConfig, space: Space):
+    def __init__(self, config: FieldConfig, space: Space, appearances: Appearances | None = None):
         super().__init__(config, 1 + config.geometry_features, space)
-        self.color_mlp = MLP(_HARMONICS + 1 + config.geometry_features, config.hidden_color, config.hidden_color, 3)
+        per_ray = _HARMONICS + (0 if appearances is None else appearances.vectors.shape[1])
+        self.color_mlp = MLP(per_ray + 1 + config.geometry_features, config.hidden_color, config.hidden_color, 3)
+        self.appearances = appearances
 
     def forward(
         self, rays: Rays, t_edges: torch.Tensor, compute: torch.dtype, static_only: bool = False
@@ -132,6 +136,8 @@ class MaskedField(Field):
         """
         features, mask, covered = self.encode(rays, t_edges, compute, static_only)
         harmonics = spherical_harmonics(rays.directions) if rays.harmonics is None else rays.harmonics
+        if self.appearances is not None:
+            harmonics = torch.cat([harmonics, self.appearances(rays.camera, len(rays)).to(harmonics.dtype)])
         density, color = radiance(features, harmonics, self.density_mlp, self.color_mlp)
         return FieldSamples(_kept(density, covered), mask, color)
 

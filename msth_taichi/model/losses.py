@@ -1,7 +1,8 @@
 """The training objective.
 
-    L = mean |C - C_gt|^2 + a_i interlevel + a_d distortion + a_m mask + a_s sparse          weights: LossConfig
-
+    L = mean |C - C_gt|^2 + a_i interlevel + a_d distortion + a_m mask + a_s sparse + a_o opacity
+        + a_t time smoothness + a_v total variation + a_c prior of cameras' colours           weights: LossConfig,
+                                                                                              CamerasConfig
 Letters: N rays, S samples per ray.
 """
 
@@ -12,9 +13,12 @@ import torch
 from msth_taichi.config import LossConfig
 from msth_taichi.model.field import Field
 from msth_taichi.model.rays import Rays
-from msth_taichi.model.renderer import RadianceField
+from msth_taichi.model.renderer import RadianceField, Samples
+from msth_taichi.model.smoothness import chosen_positions, time_smoothness, total_variation
 from msth_taichi.ops.interlevel import interlevel_loss
 from msth_taichi.ops.render_loss import render_loss
+
+_VARIATION_CELL = 1 / 512  # of the edge of contracted space: about a pixel's width
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class Losses:
 
     total: torch.Tensor
     terms: dict[str, torch.Tensor]
+    errors: torch.Tensor
+    """(N,) squared error of each ray, mean over channels; detached."""
 
 
 def losses(
@@ -46,7 +52,7 @@ def losses(
 
     Args:
         model: a field.
-        rays: N rays.
+        rays: N rays; those of a known camera are seen through its colours.
         target: (N, 3) colours.
         config: weights.
         jitter: see `RadianceField.sample`.
@@ -57,6 +63,7 @@ def losses(
     """
     samples = model.sample(rays, jitter=jitter, anneal=anneal, train_proposals=train_proposals)
     found = model.field(rays, samples.t_edges, model.compute)
+    colors = model.colors if rays.camera is not None else None
     assert found.color_logits is not None
     out = render_loss(
         found.density_logits,
@@ -68,26 +75,52 @@ def losses(
         config.distortion,
         config.sparse,
         kept,
+        colors(rays.camera) if colors is not None else None,
+        config.opacity,
     )
-    weights = {"rgb": 1.0, "distortion": config.distortion, "sparse": config.sparse}
+    weights = {"rgb": 1.0, "distortion": config.distortion, "sparse": config.sparse, "opacity": config.opacity}
     terms = {name: term for (name, weight), term in zip(weights.items(), out.terms, strict=True) if weight}
     total = out.total
+    more: dict[str, torch.Tensor] = {}
     if config.interlevel and train_proposals:
         outer = [
             interlevel_loss(samples.s_edges, out.weights, p.s_edges, p.t_edges, p.density_logits, p.weights)
             for p in samples.levels
         ]
-        terms["interlevel"] = config.interlevel * torch.stack(outer).sum()
-        total = total + terms["interlevel"]
+        more["interlevel"] = config.interlevel * torch.stack(outer).sum()
     masks = [
         field.encoding.mask_loss()
         for field in masked_fields(model, config, train_proposals)
         if field.encoding.sums is None  # else its optimiser adds the gradient
     ]
     if masks:
-        terms["mask"] = config.mask * torch.stack(masks).sum()
-        total = total + terms["mask"]
-    return Losses(total, {name: term.detach() for name, term in terms.items()})
+        more["mask"] = config.mask * torch.stack(masks).sum()
+    prior = model.config.cameras.color_prior
+    if colors is not None and prior:
+        more["colors"] = prior * colors.prior()
+    more |= _smoothness(model, rays, samples, config, jitter)
+    for name, term in more.items():
+        total, terms[name] = total + term, term
+    return Losses(total, {name: term.detach() for name, term in terms.items()}, out.errors)
+
+
+def _smoothness(
+    model: RadianceField, rays: Rays, samples: Samples, config: LossConfig, jitter: torch.Tensor | None
+) -> dict[str, torch.Tensor]:
+    """Weighted terms of features that change little, at one sample of each ray."""
+    if not (config.time_smoothness or config.total_variation):
+        return {}
+    encoding, rays = model.field.encoding, rays.detach()
+    choice = torch.full_like(rays.times, 0.5) if jitter is None else jitter[-1]
+    positions = chosen_positions(model.space.on_rays(rays, samples.t_edges), choice)
+    terms: dict[str, torch.Tensor] = {}
+    if config.time_smoothness:
+        term = time_smoothness(encoding, positions, rays.times, model.compute)
+        terms["time_smoothness"] = config.time_smoothness * term
+    if config.total_variation:
+        term = total_variation(encoding, positions, rays.times, model.compute, _VARIATION_CELL)
+        terms["total_variation"] = config.total_variation * term
+    return terms
 
 
 def masked_fields(model: RadianceField, config: LossConfig, train_proposals: bool = True) -> list[Field]:

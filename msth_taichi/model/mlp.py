@@ -108,7 +108,7 @@ def _run_back(
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Gradients of a chain to what entered it, but for its first `skip` rows, and to its layers, the first one first.
 
-    `entered` is emptied on the way, so that its memory is free for what comes next; `out` is what gradients are added to.
+    `entered` is emptied on the way, so that its memory is free for what comes next; gradients are added to `out`.
     """
     of_layers = []
     for i in reversed(range(len(layers))):

@@ -3,7 +3,7 @@
 Letters: N rays.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -25,6 +25,7 @@ class Rays:
         far: (N,) distance of the last sample.
         harmonics: (16, N) spherical harmonics of the directions, where they are at hand.
         ndc: (N, 2) for `ndc_distance`, where origins and directions are normalised device coordinates.
+        camera: (N,) int64 whose appearance is wanted; None for the mean of all.
     """
 
     origins: torch.Tensor
@@ -34,6 +35,7 @@ class Rays:
     far: torch.Tensor
     harmonics: torch.Tensor | None = None
     ndc: torch.Tensor | None = None
+    camera: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.origins)
@@ -44,7 +46,16 @@ class Rays:
         none = [None] * -(-len(self) // count)
         harmonics = none if self.harmonics is None else self.harmonics.split(count, dim=1)
         ndc = none if self.ndc is None else self.ndc.split(count)
-        return [Rays(*parts) for parts in zip(*(x.split(count) for x in per_ray), harmonics, ndc, strict=True)]
+        camera = none if self.camera is None else self.camera.split(count)
+        parts = zip(*(x.split(count) for x in per_ray), harmonics, ndc, camera, strict=True)
+        return [Rays(*part) for part in parts]
+
+    def detach(self) -> "Rays":
+        """The same rays without gradients."""
+        if not self.origins.requires_grad and not self.directions.requires_grad:
+            return self
+        harmonics = None if self.harmonics is None else self.harmonics.detach()
+        return replace(self, origins=self.origins.detach(), directions=self.directions.detach(), harmonics=harmonics)
 
 
 def camera_rays(

@@ -3,13 +3,14 @@
 Letters: N rays, S samples per ray, P samples of a proposal, H, W image size.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
 
 from msth_taichi.config import Config
+from msth_taichi.model.corrections import Appearances, CameraColors, CameraPoses
 from msth_taichi.model.field import Field, MaskedField, ProposalField
 from msth_taichi.model.mlp import truncated_exp
 from msth_taichi.model.ndc import ndc_distance
@@ -92,6 +93,7 @@ class RadianceField(nn.Module):
     Args:
         config: all settings; those of data and training are not used.
         box: half edge of the scene box, scene units, where rays.contraction is "none".
+        cameras: of the scene, where settings ask for something that is learnt of each.
 
     Example:
         >>> model = RadianceField(load_preset("demo"), box=1.0)
@@ -99,11 +101,15 @@ class RadianceField(nn.Module):
         torch.Size([96, 128, 3])
     """
 
-    def __init__(self, config: Config, box: float):
+    def __init__(self, config: Config, box: float, cameras: int = 0):
         super().__init__()
         self.config = config
         self.space = Space(config.rays.contraction, box)
-        self.field = MaskedField(config.field, self.space)
+        learnt = config.cameras
+        self.colors = CameraColors(cameras) if learnt.colors == "affine" else None
+        self.poses = CameraPoses(cameras) if learnt.poses == "refine" else None
+        appearances = Appearances(cameras, learnt.appearance) if learnt.appearance else None
+        self.field = MaskedField(config.field, self.space, appearances)
         self.proposals = nn.ModuleList(ProposalField(p, self.space) for p in config.proposals)
         self.compute = torch.float32
         """dtype of features and MLPs; tables and sums stay float32."""
@@ -146,7 +152,7 @@ class RadianceField(nn.Module):
             train_proposals: let gradients reach the proposals.
             mode: see `forward`.
         """
-        bounds = self.config.rays
+        bounds, rays = self.config.rays, rays.detach()
         jitters = [None] * (len(self.proposals) + 1) if jitter is None else list(jitter.unbind())
         levels: list[Level] = []
         s_edges, t_edges = stratified_samples(
@@ -205,6 +211,12 @@ class RadianceField(nn.Module):
     def mask(self, positions: torch.Tensor) -> torch.Tensor:
         """(M,) how static positions (M, 3), scene units, are: 1 static, 0 moving."""
         return self.field.encoding.mask(self.space.to_grid(positions))
+
+    def refined(self, cameras: Cameras) -> Cameras:
+        """Training cameras where they were found to stand; others as they are."""
+        if self.poses is None:
+            return cameras
+        return replace(cameras, camera_to_world=self.poses(cameras.camera_to_world))
 
     def background(self, count: int, random: torch.Tensor | None = None, mode: Mode = "full") -> torch.Tensor | None:
         """Colour behind `count` rays: (N, 3), or None for each ray's last sample.

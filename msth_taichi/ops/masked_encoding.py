@@ -117,7 +117,7 @@ class _MaskedEncoding(torch.autograd.Function):
                 positions, times, mask, slope, *constants, out_gradient, mask_gradient,
                 logit_gradient, *gradients, scales,
             )  # fmt: skip
-        if sums is not None and part is not sums:
+        if sums is not None and part is not None and part is not sums:
             sums.take_over(part)
         position_gradient = None
         if ctx.needs_input_grad[0]:

@@ -19,9 +19,11 @@ class RenderLoss:
     total: torch.Tensor
     """Scalar, the sum of the terms; differentiable."""
     terms: torch.Tensor
-    """(3,) colour, distortion and sparse term, weighted; detached."""
+    """(4,) colour, distortion, sparse and opacity term, weighted; detached."""
     weights: torch.Tensor
     """(N, S) share of each sample in what its ray sees; detached."""
+    errors: torch.Tensor
+    """(N,) squared difference to each ray's target, mean over channels; detached."""
 
 
 def render_loss(
@@ -35,10 +37,12 @@ def render_loss(
     sparse: float = 0.0,
     kept: torch.Tensor | None = None,
     tint: torch.Tensor | None = None,
+    opacity: float = 0.0,
 ) -> RenderLoss:
     """Composite rays, compare them with their pixels, and add what keeps the weights together and space empty.
 
         total = mean |gain C + bias - target|^2 + distortion L_d + sparse mean log(1 + 2 density^2)
+              + opacity mean H(sum_i w_i)                                H(p) = -p log p - (1 - p) log(1 - p)
 
         density = exp(density_logit),  colour = sigmoid(color_logit),  C = sum_i w_i colour_i + (1 - sum_i w_i) back
         L_d = mean over rays of  sum_ij w_i w_j |m_i - m_j| + 1/3 sum_i w_i^2 (s_{i+1} - s_i)        m bin centres
@@ -57,6 +61,7 @@ def render_loss(
         sparse: weight of the sparse term.
         kept: (N,) factor of each ray's difference to its target, 0 where a pixel is to be ignored; default 1.
         tint: (N, 6) how each ray's camera changes colours, the gains of three channels and their biases; default 1, 0.
+        opacity: weight of the entropy H.
     Returns:
         A `RenderLoss`, differentiable once in both logits and in tint.
     Raises:
@@ -85,22 +90,33 @@ def render_loss(
         check("tint", tint, (rays, 6), real)
     wanted = (density_logits, color_logits) if tint is None else (density_logits, color_logits, tint)
     training = torch.is_grad_enabled() and any(x.requires_grad for x in wanted)
-    total, terms, weights = _RenderLoss.apply(
-        density_logits, color_logits, s_edges, t_edges, target, background, kept, tint, distortion, sparse, training
+    total, terms, weights, errors = _RenderLoss.apply(
+        density_logits,
+        color_logits,
+        s_edges,
+        t_edges,
+        target,
+        background,
+        kept,
+        tint,
+        distortion,
+        sparse,
+        opacity,
+        training,
     )  # type: ignore[misc]
-    return RenderLoss(total, terms, weights)
+    return RenderLoss(total, terms, weights, errors)
 
 
 class _RenderLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx, density_logits, color_logits, s_edges, t_edges, target, background, kept, tint, distortion, sparse,
-        training: bool,
+        opacity, training: bool,
     ):  # fmt: skip
         rays = len(target)
         samples = s_edges.shape[1] - 1
         weights = target.new_empty(rays, samples)
-        terms = target.new_empty(3, rays)
+        terms = target.new_empty(4, rays)
         # passed and front, then the gradients
         scratch = target.new_empty(2, samples, rays if training else 0)
         density_gradient = torch.empty_like(density_logits if training else density_logits[:0])
@@ -111,14 +127,15 @@ class _RenderLoss(torch.autograd.Function):
             back = target.new_empty(0, 3) if background is None else background
             render_loss_kernels(density_logits.dtype, background is None).both(
                 density_logits, color_logits, s_edges, t_edges, target, back,
-                target.new_empty(0) if kept is None else kept, none if tint is None else tint, distortion, sparse,
+                target.new_empty(0) if kept is None else kept, none if tint is None else tint,
+                distortion, sparse, opacity,
                 weights, terms, scratch[0], scratch[1], density_gradient, color_gradient, tint_gradient,
             )  # fmt: skip
-        terms = terms.sum(1) / max(rays, 1)
+        errors, terms = terms[0], terms.sum(1) / max(rays, 1)
         ctx.save_for_backward(density_gradient, color_gradient, tint_gradient)
         ctx.rays = rays
-        ctx.mark_non_differentiable(terms, weights)
-        return terms.sum(), terms, weights
+        ctx.mark_non_differentiable(terms, weights, errors)
+        return terms.sum(), terms, weights, errors
 
     @staticmethod
     @once_differentiable
@@ -127,4 +144,4 @@ class _RenderLoss(torch.autograd.Function):
         scale = total_gradient / max(ctx.rays, 1)
         density_gradient, color_gradient, tint_gradient = ctx.saved_tensors
         of_tint = tint_gradient * scale if ctx.needs_input_grad[7] else None
-        return density_gradient * scale, color_gradient * scale, *(None,) * 5, of_tint, *(None,) * 3
+        return density_gradient * scale, color_gradient * scale, *(None,) * 5, of_tint, *(None,) * 4

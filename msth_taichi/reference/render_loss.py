@@ -4,6 +4,7 @@ import torch
 
 from msth_taichi.reference.composite import composite, truncated_exp
 from msth_taichi.reference.distortion import distortion_loss
+from msth_taichi.thresholds import CLEAR, OPAQUE
 
 
 def render_loss(
@@ -17,19 +18,23 @@ def render_loss(
     sparse: float = 0.0,
     kept: torch.Tensor | None = None,
     tint: torch.Tensor | None = None,
+    opacity: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Total, terms (3,) and weights (N, S); see `msth_taichi.ops.render_loss`."""
+    """Total, terms (4,) and weights (N, S); see `msth_taichi.ops.render_loss`."""
     rays, samples = s_edges.shape[0], s_edges.shape[1] - 1
     density = truncated_exp(density_logits).view(rays, samples)
     colors = torch.sigmoid(color_logits).view(3, rays, samples)
     out = composite(density, colors, t_edges, "last_sample" if background is None else background)
     seen = out.color if tint is None else tint[:, :3] * out.color + tint[:, 3:]
     error = (seen - target) * (1 if kept is None else kept[:, None])
+    passed = torch.exp(-(density * t_edges.diff(dim=1)).clamp(max=OPAQUE).sum(1))
+    clear = passed.clamp(CLEAR, 1 - CLEAR)
     terms = torch.stack(
         [
             error.square().sum() / (3 * max(rays, 1)),
             distortion * distortion_loss(s_edges, out.weights),
             sparse * torch.log1p(2 * density.square()).sum() / max(density.numel(), 1),
+            opacity * torch.special.entr(torch.stack([clear, 1 - clear])).sum() / max(rays, 1),
         ]
     )
     return terms.sum(), terms, out.weights

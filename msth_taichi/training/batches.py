@@ -8,7 +8,7 @@ Letters: N rays of a batch.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -35,6 +35,9 @@ class Batch:
         target: (N, 3) colours.
         jitter: (samplers, N) in [0, 1).
         background: (N, 3) colour behind the samples; None for the colour of the last sample.
+        image: (N,) int64, row of the images.
+        row: (N,) int64 pixel row.
+        column: (N,) int64 pixel column.
         kept: (N,) 1 where a ray counts, 0 where its pixel is to be ignored; None where all count.
     """
 
@@ -42,6 +45,9 @@ class Batch:
     target: torch.Tensor
     jitter: torch.Tensor
     background: torch.Tensor | None
+    image: torch.Tensor
+    row: torch.Tensor
+    column: torch.Tensor
     kept: torch.Tensor | None = None
 
 
@@ -93,6 +99,15 @@ class Batches:
                 self._next = self._request(block + 1)
         return self._batches[step % self._ahead]
 
+    def aimed(self, batch: Batch) -> Rays:
+        """The rays of a batch from where its cameras are found to stand; differentiable where poses are refined."""
+        if self._model.poses is None:
+            return batch.rays
+        assert batch.rays.camera is not None
+        cameras = self._model.refined(self._cameras)
+        rays = self._model.rays(cameras, batch.rays.camera, batch.row, batch.column, batch.rays.times)
+        return replace(rays, camera=batch.rays.camera)
+
     def random_state(self, step: int) -> torch.Tensor:
         """State of the generator from which a training resumed at `step` goes on as this one does."""
         if step // self._ahead == self._block:
@@ -106,9 +121,9 @@ class Batches:
     def _draw(self, step: int) -> Callable[[], list[Batch]]:
         count = self._config.training.rays_per_step
         pixels = self._sampler.sample(step, count, self._ahead)
-        rays = self._model.rays(
-            self._cameras, self._camera[pixels.image], pixels.row, pixels.column, self._time[pixels.image]
-        )
+        camera = self._camera[pixels.image]
+        rays = self._model.rays(self._cameras, camera, pixels.row, pixels.column, self._time[pixels.image])
+        rays = replace(rays, camera=camera)
         jitter = self._random(self._ahead, len(self._model.proposals) + 1, count)
         random = self._random(self._ahead * count, 3) if self._config.rays.background == "random" else None
         background = self._model.background(self._ahead * count, random)
@@ -123,7 +138,8 @@ class Batches:
                 target = target[:, :3] * alpha + (1 - alpha) * background  # type: ignore[operator] checked at the start
             backgrounds = [None] * self._ahead if background is None else background.split(count)
             targets = target.contiguous().split(count)
-            parts = zip(rays.split(count), targets, jitter, backgrounds, kept, strict=True)
+            places = (x.split(count) for x in (pixels.image, pixels.row, pixels.column))
+            parts = zip(rays.split(count), targets, jitter, backgrounds, *places, kept, strict=True)
             return [Batch(*part) for part in parts]
 
         return finish

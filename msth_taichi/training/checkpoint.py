@@ -17,6 +17,7 @@ from torch import nn
 
 from msth_taichi.errors import RunError
 from msth_taichi.files import new_folder, unwritable, write_json
+from msth_taichi.sampling import Sampler
 from msth_taichi.training.grid_adam import GridAdam
 
 KEPT = 2
@@ -57,7 +58,14 @@ def checkpoint_path(run: Path, step: int | None = None) -> Path:
     return _folder(run, steps[-1] if step is None else step)
 
 
-def save_checkpoint(run: Path, model: nn.Module, optimizer: GridAdam, random_state: torch.Tensor, state: State) -> Path:
+def save_checkpoint(
+    run: Path,
+    model: nn.Module,
+    optimizer: GridAdam,
+    random_state: torch.Tensor,
+    state: State,
+    sampler: Sampler | None = None,
+) -> Path:
     """Write a checkpoint and drop all but the newest two.
 
     Raises:
@@ -78,6 +86,8 @@ def save_checkpoint(run: Path, model: nn.Module, optimizer: GridAdam, random_sta
                 temporary / "model.safetensors",
             )
             others = {"generator": random_state.cpu(), "loss_scale": optimizer.loss_scale.cpu()}
+            learnt = {} if sampler is None else sampler.state()
+            others |= {f"sampler/{name}": tensor.cpu() for name, tensor in learnt.items()}
             save_file({**moments, **others}, temporary / "optimizer.safetensors")
             write_json(temporary / "state.json", asdict(state))
     except SafetensorError as error:  # not an OSError, whatever the system said
@@ -112,7 +122,9 @@ def load_model(folder: Path, model: nn.Module) -> None:
             parameter.copy_(tensors[name])
 
 
-def load_training(folder: Path, model: nn.Module, optimizer: GridAdam, generator: torch.Generator) -> State:
+def load_training(
+    folder: Path, model: nn.Module, optimizer: GridAdam, generator: torch.Generator, sampler: Sampler | None = None
+) -> State:
     """Bring model, optimizer and random numbers to where the checkpoint left them.
 
     Raises:
@@ -129,6 +141,9 @@ def load_training(folder: Path, model: nn.Module, optimizer: GridAdam, generator
         if "loss_scale" in tensors:  # early runs have none
             optimizer.loss_scale.copy_(tensors["loss_scale"])
         generator.set_state(tensors["generator"])
+        if sampler is not None:
+            parts = ((name.split("/", 1), tensor) for name, tensor in tensors.items())
+            sampler.load_state({name[1]: tensor for name, tensor in parts if name[0] == "sampler"})
     except (KeyError, TypeError, RuntimeError) as error:
         raise RunError(
             f"{path}: does not belong to this run or device ({error}); delete {folder} to use an older checkpoint"

@@ -52,6 +52,10 @@ class GridAdam:
         self._parameters: list[torch.Tensor] = list(model.parameters())
         self.mask_weights: dict[Field, float] = {}
         """Weight of the mask loss of fields that keep their gradients: added here, where the mask is read anyway."""
+        self.rates: dict[torch.Tensor, float] = {}
+        """Factor of the learning rate of parameters that have one of their own."""
+        self.decay = 0.0
+        """Share of a table entry that is lost in each step of learning rate 1."""
         self._scaled, self._limit = loss_scale is not None, loss_scale or 1.0
         device = next(model.parameters()).device
         # a number of its own in memory, so that kernels change it while the host runs ahead
@@ -91,28 +95,36 @@ class GridAdam:
             if p not in self.state:
                 moments = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
                 self.state[p] = {"step": torch.zeros((), device=p.device), **moments}
-        states = [self.state[p] for p in parameters]
-        adam(
-            parameters,
-            gradients,
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [],
-            [state["step"] for state in states],
-            fused=True,
-            grad_scale=scale,
-            found_inf=overflow,
-            amsgrad=False,
-            beta1=BETAS[0],
-            beta2=BETAS[1],
-            lr=self.learning_rate,
-            weight_decay=0.0,
-            eps=EPSILON,
-            maximize=False,
-        )
+        if self.decay:
+            moved = set(parameters)
+            for encoding in (field.encoding for field in self.fields):
+                for table in (encoding.static_table, encoding.dynamic_table):
+                    if table in moved:
+                        table.mul_(1 - self.decay * self.learning_rate)
+        for rate in sorted({self.rates.get(p, 1.0) for p in parameters}):
+            group = [p for p in parameters if self.rates.get(p, 1.0) == rate]
+            states = [self.state[p] for p in group]
+            adam(
+                group,
+                [p.grad for p in group],  # type: ignore[misc] chosen because they have one
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
+                [],
+                [state["step"] for state in states],
+                fused=True,
+                grad_scale=scale,
+                found_inf=overflow,
+                amsgrad=False,
+                beta1=BETAS[0],
+                beta2=BETAS[1],
+                lr=self.learning_rate * rate,
+                weight_decay=0.0,
+                eps=EPSILON,
+                maximize=False,
+            )
         # which does not tell those that keep copies of a table
         torch.autograd.graph.increment_version(parameters)
-        if overflow is not None:
+        if overflow is not None and not self._kept:  # else the last field's launch looks after the scale
             grown = (self._loss_scale * _GROWTH).clamp_(max=self._limit)
             self._loss_scale.copy_(torch.where(overflow > 0, self._loss_scale / 2, grown))
 
@@ -136,6 +148,7 @@ class GridAdam:
             beta1,
             beta2,
             self.learning_rate / (1 - beta1**count),
+            1 - self.decay * self.learning_rate,
             1 / math.sqrt(1 - beta2**count),
             EPSILON,
             max(sums.specs[1].entries),

@@ -108,23 +108,25 @@ class Trainer:
         compute = compute_dtype(config, device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            self.model = RadianceField(config, scene.box).to(device)
+            self.model = RadianceField(config, scene.box, len(scene.cameras)).to(device)
         self.model.compute = compute
         self.optimizer = self._make_optimizer()
         self.generator = torch.Generator(device).manual_seed(settings.seed)
         self.state = State()
         self.images = scene.images("train")
         self.store = FrameStore.from_images(self.images, scene.cameras, device, config.data, progress=progress)
-        sampler = make_sampler(scene, self.store, config.sampler, device, self.generator)
+        self.sampler = make_sampler(
+            scene, self.store, config.sampler, device, self.generator, data=config.data, progress=progress
+        )
         self.batches = Batches(
-            self.model, config, scene.cameras.to(device), self.images, self.store, sampler, self.generator
+            self.model, config, scene.cameras.to(device), self.images, self.store, self.sampler, self.generator
         )
         # the first step whose loss was not finite, kept on the device so that no step waits for it
         self._bad_step = torch.full((), math.inf, device=device, dtype=torch.float64)
 
     def restore(self) -> None:
         """Continue where the last checkpoint of the run folder stands."""
-        self.state = load_training(checkpoint_path(self.path), self.model, self.optimizer, self.generator)
+        self.state = load_training(checkpoint_path(self.path), self.model, self.optimizer, self.generator, self.sampler)
         _forget_later_lines(self.path / "metrics.jsonl", self.state.step)
 
     def as_run(self) -> Run:
@@ -172,7 +174,7 @@ class Trainer:
         batch = self.batches.at(step)
         found = losses(
             self.model,
-            batch.rays,
+            self.batches.aimed(batch),
             batch.target,
             config.loss,
             jitter=batch.jitter,
@@ -186,12 +188,14 @@ class Trainer:
         self.optimizer.zero_grad()
         found.total.backward(self.optimizer.loss_scale)
         self.optimizer.step()
+        if self.sampler.learns:
+            self.sampler.update(batch.image, batch.row, batch.column, found.errors)
         self.state.since_update = 1 if due else self.state.since_update + 1
         self.state.step = step + 1
         return found.terms
 
     def _make_optimizer(self) -> GridAdam:
-        settings, loss = self.config.training, self.config.loss
+        settings, loss, learnt = self.config.training, self.config.loss, self.config.cameras
         # on a GPU integers meet faster than floats, and in any order; on a CPU each table level has one owner anyway
         kept = self.device.type == "cuda" and settings.deterministic
         if kept:
@@ -202,6 +206,13 @@ class Trainer:
         loss_scale = float(settings.rays_per_step) if scaled else None
         optimizer = GridAdam(self.model, settings.learning_rate, loss_scale)
         optimizer.mask_weights = dict.fromkeys(masked_fields(self.model, loss), loss.mask)
+        optimizer.decay = loss.decay
+        for part, rate in (
+            (self.model.colors, learnt.color_learning_rate),
+            (self.model.poses, learnt.pose_learning_rate),
+        ):
+            if part is not None:
+                optimizer.rates |= dict.fromkeys(part.parameters(), rate / settings.learning_rate)
         return optimizer
 
     @torch.no_grad()
@@ -242,7 +253,7 @@ class Trainer:
         if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
             self._diverged(self.state.step, "a parameter")
         random_state = self.batches.random_state(self.state.step)
-        save_checkpoint(self.path, self.model, self.optimizer, random_state, self.state)
+        save_checkpoint(self.path, self.model, self.optimizer, random_state, self.state, self.sampler)
 
     def _check_finite(self) -> None:
         bad = self._bad_step.item()
@@ -283,6 +294,10 @@ def _check_transparency(scene: Scene, config: Config) -> None:
     if scene.images("train").channels == 4 and config.rays.background == "last_sample":
         raise ConfigError(
             "rays.background = 'last_sample' does not suit images with transparency; use white, black or random"
+        )
+    if scene.images("train").channels == 4 and config.cameras.colors != "none":
+        raise ConfigError(
+            "cameras.colors = 'affine' does not suit images with transparency: the background is ours; use 'none'"
         )
 
 

@@ -269,3 +269,25 @@ def test_a_tint_that_explains_the_difference_leaves_no_loss(device):
     )  # fmt: skip
     inputs[4] = (plain.color * tint[:, :3] + tint[:, 3:]).detach()
     assert render_loss(*inputs, tint=tint).total.item() < 1e-10 < render_loss(*inputs).total.item()
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_opacity_matches_reference(device, background):
+    inputs = random_inputs(33, 9, device, background=background)
+    inputs[0].data -= 2  # neither clear nor opaque
+    assert_matches(
+        lambda *x: render_loss(*x, *inputs[2:], opacity=0.3).total,
+        lambda *x: twin.render_loss(*x, *inputs[2:], opacity=0.3)[0],
+        inputs[:2],
+    )
+
+
+def test_opacity_is_least_undecided_at_nothing_and_everything(device):
+    edges = torch.tensor([[0.0, 1.0]] * 3, device=device)
+    logits = torch.tensor([-1e4, math.log(math.log(2.0)), 20.0], device=device)
+    out = [
+        render_loss(logits[i : i + 1], torch.zeros(3, 1, device=device), edges[:1], edges[:1],
+                    torch.zeros(1, 3, device=device), None, opacity=1.0).terms[3].item()
+        for i in range(3)
+    ]  # fmt: skip
+    assert out[0] < 0.002 and out[2] < 0.002 and out[1] == pytest.approx(math.log(2.0), rel=1e-5)
