@@ -86,12 +86,26 @@ class RayConfig(Section):
     background: Literal["last_sample", "black", "white", "random"] = Field(
         default="last_sample", description="colour behind the last sample, and behind transparent pixels"
     )
+    background_render: Literal["white", "black"] | None = Field(
+        default=None, description="that of evaluation and rendering where training draws it at random; default: grey"
+    )
 
     @model_validator(mode="after")
     def _near_before_far(self) -> "RayConfig":
         if self.far <= max(self.near, self.near_render or 0.0):
             raise ValueError(f"far ({self.far}) must exceed near and near_render")
         return self
+
+    @model_validator(mode="after")
+    def _one_background(self) -> "RayConfig":
+        if self.background_render and self.background != "random":
+            raise ValueError("background_render is for background = 'random'; others are rendered as they are trained")
+        return self
+
+    @property
+    def behind(self) -> str:
+        """Background of evaluation and rendering."""
+        return self.background_render or self.background
 
 
 class GridConfig(Section):
@@ -136,6 +150,22 @@ class ProposalConfig(GridConfig):
     mask_resolution: int = Field(default=64, ge=2, le=512, description="mask cells per axis of space")
     hidden: int = Field(default=16, ge=8, le=64, description="width of the MLP after the blend")
     samples: int = Field(default=128, ge=2, le=1024, description="samples per ray of this proposal")
+
+
+class MaskConfig(Section):
+    """What tells the mask what moves, beside the pull to static of `loss.mask`."""
+
+    objective: Literal["sparsity", "uncertainty"] = Field(
+        default="sparsity", description="'uncertainty': also how badly each place is explained without time"
+    )
+    uncertainty_weight: float = Field(default=1e-3, ge=0, description="likelihood of pixels given the static render")
+    information_weight: float = Field(
+        default=3e-4, ge=0, description="information between mask and uncertainty; 0.01 suits 'histogram' and 'neural'"
+    )
+    information: Literal["correlation", "histogram", "neural"] = Field(
+        default="correlation", description="how that information is estimated"
+    )
+    every: int = Field(default=4, ge=1, description="every n-th ray of a step is rendered without time as well")
 
 
 class CamerasConfig(Section):
@@ -266,6 +296,7 @@ class Config(Section):
         default_factory=lambda: (ProposalConfig(),), min_length=1, max_length=2
     )
     loss: LossConfig = Field(default_factory=LossConfig)
+    mask: MaskConfig = Field(default_factory=MaskConfig)
     cameras: CamerasConfig = Field(default_factory=CamerasConfig)
     sampler: SamplerConfig = Field(default_factory=SamplerConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)

@@ -28,7 +28,7 @@ def target_image(frame: np.ndarray, background: str, render: torch.Tensor, maske
 
     Args:
         frame: (H, W, 3 or 4, and one more if masked) uint8.
-        background: `rays.background`.
+        background: `rays.behind`.
         render: (H, W, 3), shown where pixels are to be ignored, so that they make no difference.
         masked: whether the last channel says which pixels count.
     """
@@ -89,7 +89,7 @@ def write_comparison(
             key = int(images.camera[row]), float(images.time[row])
             image = (renders or {}).get(key) or render_image(run.model, scene.cameras, *key)
             limits = limits or depth_range(image)
-            target = target_image(frame, run.config.rays.background, image["rgb"], images.masked)
+            target = target_image(frame, run.config.rays.behind, image["rgb"], images.masked)
             panels = comparison_panels(image, target, limits)
             factor = max(1, _PANEL_HEIGHT // len(target))
             picture = mosaic({k: v.repeat(factor, axis=0).repeat(factor, axis=1) for k, v in panels.items()})

@@ -78,7 +78,7 @@ def evaluate(
     def render(row: int) -> dict[str, torch.Tensor]:
         return render_image(run.model, scene.cameras, int(chosen.camera[row]), float(chosen.time[row]))
 
-    background, masked = run.config.rays.background, chosen.masked
+    background, masked = run.config.rays.behind, chosen.masked
     views: dict[str, dict[str, Any]] = {}
     gallery = Gallery(background, masked)
     truth = MaskScores() if chosen.has_truth else None

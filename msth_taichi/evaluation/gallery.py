@@ -33,7 +33,7 @@ class Gallery:
     """Ground truth, render, error times 4, mask and depth of chosen images, chosen while they come.
 
     Args:
-        background: `rays.background`.
+        background: `rays.behind`.
         masked: whether the last channel of a frame says which pixels count.
     """
 

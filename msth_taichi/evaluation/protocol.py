@@ -64,7 +64,7 @@ def protocol_of(
         "frames": {"first": numbers[0], "last": numbers[-1], "count": len(numbers), "scene": scene.num_frames},
         "resolution": sizes[0] if len(sizes) == 1 else sizes,
         "near": rays.near_render or rays.near,
-        "background": rays.background,
+        "background": rays.behind,
         "color": "raw: sRGB values in [0, 1] as stored; renders clamped, no colour correction per camera",
         "ignored": "pixels that a mask leaves out are taken from the render" if images.masked else "none",
         **DEFINITIONS,

@@ -81,7 +81,7 @@ def run_lines(run: Run) -> list[str]:
         f"step     {run.step} of {config.training.steps}",
         *scene_lines(run.scene),
         f"rays     {config.training.rays_per_step} per step, {samples} samples, near {config.rays.near:g}, "
-        f"background {config.rays.background}",
+        f"background {config.rays.behind}",
         f"grids    {field.levels} levels, static 2^{field.log2_static}, dynamic 2^{field.log2_dynamic}, "
         f"mask {field.mask_resolution}, blend {field.blend}",
         "parameters",

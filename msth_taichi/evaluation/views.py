@@ -24,7 +24,7 @@ class ViewScores:
 
     Args:
         kept: holds them for the second look.
-        background: `rays.background`.
+        background: `rays.behind`.
         masked: whether the last channel of a frame says which pixels count.
         still: the camera does not move, so that pixels of different frames can be compared.
         perceptual: LPIPS, if it is wanted.

@@ -2,7 +2,7 @@
 
     L = mean |C - C_gt|^2 + a_i interlevel + a_d distortion + a_m mask + a_s sparse + a_o opacity
         + a_t time smoothness + a_v total variation + a_c prior of cameras' colours           weights: LossConfig,
-                                                                                              CamerasConfig
+        + a_u uncertainty + a_j mutual information                                     CamerasConfig, MaskConfig
 Letters: N rays, S samples per ray.
 """
 
@@ -11,10 +11,12 @@ from dataclasses import dataclass
 import torch
 
 from msth_taichi.config import LossConfig
-from msth_taichi.model.field import Field
+from msth_taichi.model.field import Field, FieldSamples
+from msth_taichi.model.mlp import truncated_exp
 from msth_taichi.model.rays import Rays
 from msth_taichi.model.renderer import RadianceField, Samples
 from msth_taichi.model.smoothness import chosen_positions, time_smoothness, total_variation
+from msth_taichi.ops.composite import composite
 from msth_taichi.ops.interlevel import interlevel_loss
 from msth_taichi.ops.render_loss import render_loss
 
@@ -98,10 +100,48 @@ def losses(
     prior = model.config.cameras.color_prior
     if colors is not None and prior:
         more["colors"] = prior * colors.prior()
+    more |= _uncertainty(model, rays, samples, found, out.weights, target, background, kept)
     more |= _smoothness(model, rays, samples, config, jitter)
     for name, term in more.items():
         total, terms[name] = total + term, term
     return Losses(total, {name: term.detach() for name, term in terms.items()}, out.errors)
+
+
+def _uncertainty(
+    model: RadianceField,
+    rays: Rays,
+    samples: Samples,
+    found: FieldSamples,
+    weights: torch.Tensor,
+    target: torch.Tensor,
+    background: torch.Tensor | None,
+    kept: torch.Tensor | None,
+) -> dict[str, torch.Tensor]:
+    """Weighted terms that guide the mask; some of the rays are rendered from the static table alone for them."""
+    if model.uncertainty is None:
+        return {}
+    config = model.config.mask
+    some = slice(None, None, config.every)
+    rays, t_edges = rays.detach().every(config.every), samples.t_edges[some].contiguous()
+    static = model.field(rays, t_edges, model.compute, static_only=True)
+    density = truncated_exp(static.density_logits.float()).view(len(rays), -1)
+    behind = "last_sample" if background is None else background[some].contiguous()
+    color = composite(density, static.color.view(3, len(rays), -1), t_edges, behind).color
+    if model.colors is not None and rays.camera is not None:
+        tint = model.colors(rays.camera).detach()
+        color = tint[:, :3] * color + tint[:, 3:]
+    terms = model.uncertainty(
+        model.space.on_rays(rays, t_edges),
+        found.mask.view(weights.shape)[some].flatten(),
+        weights[some],
+        color,
+        target[some],
+        None if kept is None else kept[some],
+    )
+    return {
+        "uncertainty": config.uncertainty_weight * terms["uncertainty"],
+        "information": config.information_weight * terms["mutual_information"],
+    }
 
 
 def _smoothness(

@@ -50,6 +50,13 @@ class Rays:
         parts = zip(*(x.split(count) for x in per_ray), harmonics, ndc, camera, strict=True)
         return [Rays(*part) for part in parts]
 
+    def every(self, count: int) -> "Rays":
+        """Every `count`-th ray."""
+        harmonics = None if self.harmonics is None else self.harmonics[:, ::count].contiguous()
+        rows = (x[::count].contiguous() for x in (self.origins, self.directions, self.times, self.near, self.far))
+        ndc, camera = (None if x is None else x[::count] for x in (self.ndc, self.camera))
+        return Rays(*rows, harmonics, ndc, camera)
+
     def detach(self) -> "Rays":
         """The same rays without gradients."""
         if not self.origins.requires_grad and not self.directions.requires_grad:

@@ -16,6 +16,7 @@ from msth_taichi.model.mlp import truncated_exp
 from msth_taichi.model.ndc import ndc_distance
 from msth_taichi.model.rays import Rays, camera_rays
 from msth_taichi.model.space import Space
+from msth_taichi.model.uncertainty import UncertaintyObjective
 from msth_taichi.ops.composite import composite
 from msth_taichi.ops.resample import resample_logits
 from msth_taichi.ops.stratified import stratified_samples
@@ -111,6 +112,8 @@ class RadianceField(nn.Module):
         appearances = Appearances(cameras, learnt.appearance) if learnt.appearance else None
         self.field = MaskedField(config.field, self.space, appearances)
         self.proposals = nn.ModuleList(ProposalField(p, self.space) for p in config.proposals)
+        guided = config.mask.objective == "uncertainty"
+        self.uncertainty = UncertaintyObjective(config.mask.information) if guided else None
         self.compute = torch.float32
         """dtype of features and MLPs; tables and sums stay float32."""
 
@@ -221,13 +224,15 @@ class RadianceField(nn.Module):
     def background(self, count: int, random: torch.Tensor | None = None, mode: Mode = "full") -> torch.Tensor | None:
         """Colour behind `count` rays: (N, 3), or None for each ray's last sample.
 
-        "random" is `random`, or grey. A dynamic render has nothing behind it: black for the last sample.
+        "random" is `random`, or what rays.background_render says, or grey. A dynamic render
+        has nothing behind it: black for the last sample.
         """
         kind = self.config.rays.background
         if kind == "last_sample" and mode != "dynamic":
             return None
         if kind == "random" and random is not None:
             return random
+        kind = self.config.rays.behind
         value = {"white": 1.0, "random": 0.5}.get(kind, 0.0)
         return torch.full((count, 3), value, device=self.field.encoding.mask_logits.device)
 
