@@ -53,9 +53,16 @@ class Rays:
     def every(self, count: int) -> "Rays":
         """Every `count`-th ray."""
         harmonics = None if self.harmonics is None else self.harmonics[:, ::count].contiguous()
-        rows = (x[::count].contiguous() for x in (self.origins, self.directions, self.times, self.near, self.far))
-        ndc, camera = (None if x is None else x[::count] for x in (self.ndc, self.camera))
-        return Rays(*rows, harmonics, ndc, camera)
+        return Rays(
+            origins=self.origins[::count].contiguous(),
+            directions=self.directions[::count].contiguous(),
+            times=self.times[::count].contiguous(),
+            near=self.near[::count].contiguous(),
+            far=self.far[::count].contiguous(),
+            harmonics=harmonics,
+            ndc=None if self.ndc is None else self.ndc[::count],
+            camera=None if self.camera is None else self.camera[::count],
+        )
 
     def detach(self) -> "Rays":
         """The same rays without gradients."""

@@ -1,0 +1,328 @@
+"""What each part of the method, and each setting that matters, is worth: one training per row, evaluated alike.
+
+    python benchmarks/ablation.py --data basketball=PATH:multiview --data mutant=PATH:dnerf \\
+        --data synthetic=synthetic:cameras=20,test_cameras=2,frames=60,width=640,height=480:multiview
+    python benchmarks/ablation.py --small               # the built-in scene on a CPU
+    python benchmarks/ablation.py ... --only mask       # rows whose group is one of these
+    python benchmarks/ablation.py ... --shard 0/2       # every second row; run the others on another GPU, --merge
+
+Rows that are in the results already are kept, and rows that are asked for again replaced.
+"""
+
+import argparse
+import datetime
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import common
+import torch
+from options import arguments
+
+from msth_taichi.config import load_preset
+from msth_taichi.errors import MsthError
+from msth_taichi.evaluation.evaluate import evaluate
+from msth_taichi.files import write_json, write_text
+from msth_taichi.kernels import runtime
+from msth_taichi.scene.frames import FrameStore
+from msth_taichi.scene.scene import Scene, load_scene
+from msth_taichi.training.bounds import with_bounds
+from msth_taichi.training.trainer import Trainer
+
+NAME = "ablation"
+
+OBJECTIVE = "mask.objective=uncertainty"
+VARIANTS: dict[str, dict[str, list[str]]] = {
+    "preset": {"as it is": []},
+    "mask": {
+        "no mask: blend add": ["field.blend=add"],
+        "blend mt": ["field.blend=mt"],
+        "mask loss 0": ["loss.mask=0"],
+        "mask loss 0.01": ["loss.mask=0.01"],
+        "mask loss 0.1": ["loss.mask=0.1"],
+        "mask loss 1": ["loss.mask=1"],
+        "mask of 64^3": ["field.mask_resolution=64"],
+        "mask of 256^3": ["field.mask_resolution=256"],
+    },
+    "objective": {
+        "sparsity": ["mask.objective=sparsity"],
+        "uncertainty, correlation": [OBJECTIVE],
+        "uncertainty, correlation 1e-3": [OBJECTIVE, "mask.information_weight=1e-3"],
+        "uncertainty, histogram": [OBJECTIVE, "mask.information=histogram", "mask.information_weight=0.01"],
+        "uncertainty, neural": [OBJECTIVE, "mask.information=neural", "mask.information_weight=0.01"],
+        "uncertainty, no information": [OBJECTIVE, "mask.information_weight=0"],
+    },
+    "tables": {
+        "static 2^17": ["field.log2_static=17"],
+        "static 2^21": ["field.log2_static=21"],
+        "dynamic 2^17": ["field.log2_dynamic=17"],
+        "dynamic 2^21": ["field.log2_dynamic=21"],
+        "half the levels": ["field.levels=8"],
+    },
+    "cameras": {
+        "no colours": ["cameras.colors=none"],
+        "affine colours": ["cameras.colors=affine"],
+        "appearance of 8": ["cameras.appearance=8"],
+        "poses refined": ["cameras.poses=refine"],
+    },
+    "regularisers": {
+        "decay 0": ["loss.decay=0"],
+        "decay 0.1": ["loss.decay=0.1"],
+        "decay 0.3": ["loss.decay=0.3"],
+        "decay 1": ["loss.decay=1"],
+        "time smoothness 0.1": ["loss.time_smoothness=0.1"],
+        "total variation 0.01": ["loss.total_variation=0.01"],
+        "opacity 0.001": ["loss.opacity=0.001"],
+        "distortion 0": ["loss.distortion=0"],
+        "distortion 0.005": ["loss.distortion=0.005"],
+        "sparse 1e-6": ["loss.sparse=1e-6"],
+    },
+    "samplers": {
+        "uniform": ["sampler.kind=uniform"],
+        "static and dynamic": ["sampler.kind=static_dynamic", "sampler.variance=0.003"],
+        "importance, isg": ["sampler.kind=importance"],
+        "importance, ist": ["sampler.kind=importance", "sampler.weight=ist"],
+        "error map": ["sampler.kind=error_map"],
+    },
+    "optimisation": {
+        "half the steps": ["training.steps=HALF"],
+        "twice the steps": ["training.steps=TWICE"],
+        "rate 5e-3": ["training.learning_rate=5e-3"],
+        "rate 2e-2": ["training.learning_rate=2e-2"],
+        "cosine": ["training.schedule=cosine"],
+        "half the rays": ["training.rays_per_step=HALF"],
+        "twice the rays": ["training.rays_per_step=TWICE"],
+        "float32": ["training.precision=float32"],
+    },
+    "samples": {
+        "32 samples": ["rays.samples=32"],
+        "96 samples": ["rays.samples=96"],
+        "64 of the proposal": ["proposals.0.samples=64"],
+        "256 of the proposal": ["proposals.0.samples=256"],
+        "proposal tables 2^16": ["proposals.0.log2_static=16", "proposals.0.log2_dynamic=16"],
+        "anneal 0": ["rays.anneal_steps=0"],
+    },
+}
+"""Settings of each row, by group; HALF and TWICE are of the preset's value."""
+
+METRICS = {
+    "psnr": "PSNR",
+    "psnr_affine": "after affine fit",
+    "psnr_dynamic": "dynamic pixels",
+    "psnr_worst": "worst view",
+    "ssim": "SSIM",
+    "psnr_train": "of training",
+    "iou": "mask IoU",
+    "depth_error": "depth error",
+    "minutes": "minutes",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training.
+
+    Args:
+        data: name, place and preset.
+        group: of VARIANTS.
+        variant: its name there.
+        seed: of the training.
+    """
+
+    data: tuple[str, str, str]
+    group: str
+    variant: str
+    seed: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.data[0]}/{self.group}/{self.variant}/{self.seed}"
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--data", action="append", metavar="NAME=PATH:PRESET")
+    parser.add_argument("--only", action="append", metavar="GROUP", help=f"one of {', '.join(VARIANTS)}")
+    parser.add_argument("--set", action="append", default=[], dest="settings", metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each row, with seeds 1, 2, ...")
+    parser.add_argument("--shard", default="0/1", metavar="I/N", help="every N-th row from the I-th")
+    parser.add_argument("--budget", type=float, default=float("inf"), help="seconds after which no row is begun")
+    parser.add_argument("--merge", action="append", type=Path, default=[], help="take in rows of such a json file")
+    parser.add_argument("--name", default=NAME, help="of the result files")
+    options = parser.parse_args()
+    try:
+        run(options)
+    except MsthError as error:
+        print("error:", error, file=sys.stderr)
+        sys.exit(2)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train what is asked for, and write the table after each row."""
+    begun = time.monotonic()
+    path = options.results / f"{options.name}{'_small' if options.small else ''}.json"
+    rows: dict[str, Any] = {}
+    for source in [path, *options.merge]:
+        if source.is_file():
+            rows |= json.loads(source.read_text())
+    save(path, rows)
+    if options.merge:
+        return
+    device = runtime.init(options.arch)
+    small = ["training.steps=200", "training.rays_per_step=256"] if options.small else []
+    texts = options.data or (["built-in=synthetic:demo"] if options.small else [])
+    captures = [parse_capture(text) for text in texts]
+    shard, shards = (int(part) for part in options.shard.split("/"))
+    share_frames()
+    scenes: dict[tuple[str, str], Scene] = {}
+    for number, job in enumerate(jobs(captures, options.only or list(VARIANTS), options.seeds)):
+        if number % shards != shard:
+            continue
+        if time.monotonic() - begun > options.budget:
+            break
+        rows[job.key] = row = measure(job, [*small, *options.settings], scenes, device, options.commit)
+        save(path, rows)
+        shown = {title: row[key] for key, title in METRICS.items() if row.get(key) is not None}
+        print(job.key, " ".join(f"{title} {value:.4g}" for title, value in shown.items()), flush=True)
+
+
+def jobs(captures: list[tuple[str, str, str]], groups: list[str], seeds: int) -> Iterator[Job]:
+    """All rows, seed after seed."""
+    for seed in range(1, seeds + 1):
+        for capture in captures:
+            for group in groups:
+                if group not in VARIANTS:
+                    raise MsthError(f"--only {group}: no such group; there are {', '.join(VARIANTS)}")
+                yield from (Job(capture, group, variant, seed) for variant in VARIANTS[group])
+
+
+def parse_capture(text: str) -> tuple[str, str, str]:
+    """("mutant", "data/mutant", "dnerf") of "mutant=data/mutant:dnerf"."""
+    name, equals, rest = text.partition("=")
+    path, colon, preset = rest.rpartition(":")
+    if not (name and equals and path and colon and preset):
+        raise MsthError(f"--data {text}: expected NAME=PATH:PRESET")
+    return name, path, preset
+
+
+def share_frames() -> None:
+    """Let all trainings of one scene use the same decoded frames."""
+    stores: dict[int, tuple[Any, FrameStore]] = {}
+    decode = FrameStore.from_images
+
+    def shared(images: Any, *others: Any, **options: Any) -> FrameStore:
+        if id(images) not in stores:
+            stores[id(images)] = (images, decode(images, *others, **options))
+        return stores[id(images)][1]
+
+    FrameStore.from_images = staticmethod(shared)  # type: ignore[method-assign]
+
+
+def settings_of(preset: str, settings: list[str], given: list[str]) -> list[str]:
+    """Settings with HALF and TWICE replaced by numbers."""
+    values = load_preset(preset, given).model_dump()
+    found = []
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        section, name = key.split(".")[:2]
+        if value in ("HALF", "TWICE"):
+            number = values[section][name]
+            value = str(number // 2 if value == "HALF" else number * 2)
+        found.append(f"{key}={value}")
+    return found
+
+
+def measure(
+    job: Job, given: list[str], scenes: dict[tuple[str, str], Scene], device: torch.device, commit: str
+) -> dict[str, Any]:
+    """Train one variant and evaluate it."""
+    name, place, preset = job.data
+    settings = settings_of(preset, VARIANTS[job.group][job.variant], given)
+    config = load_preset(preset, [*given, *settings, f"training.seed={job.seed}"])
+    key = (place, config.data.model_dump_json())
+    if key not in scenes:
+        scenes[key] = load_scene(place, config.data)
+    scene = scenes[key]
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(scene, with_bounds(config, scene), Path(folder), device, progress=False)
+        start, last = time.monotonic(), torch.zeros((), device=device)
+        tail = min(200, config.training.steps)
+        for step in range(config.training.steps):
+            terms = trainer.step()
+            if step >= config.training.steps - tail:
+                last = last + terms["rgb"] / tail
+        common.wait(device)
+        minutes = (time.monotonic() - start) / 60
+        run = trainer.as_run()
+        result = evaluate(run, scene, progress=False)
+    mask = result["mask"] or {}
+    keys = ("psnr", "psnr_affine", "psnr_dynamic", "ssim", "depth_error")
+    return {
+        "data": name,
+        "preset": preset,
+        "group": job.group,
+        "variant": job.variant,
+        "seed": job.seed,
+        "settings": [*given, *settings],
+        **{key: result.get(key) for key in keys},
+        "psnr_worst": min(view["psnr"] for view in result["views"].values()),
+        "views": {view: value["psnr"] for view, value in result["views"].items()},
+        "psnr_train": -10 * torch.log10(last).item(),
+        "iou": mask.get("iou"),
+        "minutes": minutes,
+        "megabytes": 4 * sum(p.numel() for p in run.model.parameters()) / 1e6,
+        "device": result["protocol"]["device"],
+        "protocol": result["protocol"],
+        "date": datetime.date.today().isoformat(),
+        "commit": commit,
+    }
+
+
+def save(path: Path, rows: dict[str, Any]) -> None:
+    """Rows as json, and their table beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, rows)
+    write_text(path.with_suffix(".md"), page(rows))
+
+
+def page(rows: dict[str, Any]) -> str:
+    """One table per data set; seeds of a row are averaged."""
+    lines = ["# Ablation", "", "Written by `python benchmarks/ablation.py`; see [README](../README.md)."]
+    for data in sorted({row["data"] for row in rows.values()}):
+        mine = [row for row in rows.values() if row["data"] == data]
+        used = {key: title for key, title in METRICS.items() if any(row.get(key) is not None for row in mine)}
+        first = mine[0]
+        sizes = sorted({row["device"] for row in mine})
+        commits = sorted({row["commit"] for row in mine})
+        lines += [
+            "",
+            f"## {data}",
+            "",
+            f"Preset {first['preset']}, {', '.join(sizes)}, {max(row['date'] for row in mine)}, commit "
+            f"{', '.join(commits)}; {first['protocol']['images']} held-out images, background "
+            f"{first['protocol']['background']}, near {first['protocol']['near']:g}.",
+            "",
+            "| group | variant | seeds | " + " | ".join(used.values()) + " |",
+            "|" + "---|" * (3 + len(used)),
+        ]
+        order = [(group, variant) for group, variants in VARIANTS.items() for variant in variants]
+        for group, variant in order:
+            same = [row for row in mine if (row["group"], row["variant"]) == (group, variant)]
+            if not same:
+                continue
+            cells = []
+            for key in used:
+                values = [row[key] for row in same if row.get(key) is not None]
+                digits = 4 if key in ("ssim", "depth_error") else 2
+                cells.append(f"{sum(values) / len(values):.{digits}f}" if values else "")
+            lines.append(f"| {group} | {variant} | {len(same)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
