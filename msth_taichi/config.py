@@ -165,7 +165,9 @@ class MaskConfig(Section):
     information: Literal["correlation", "histogram", "neural"] = Field(
         default="correlation", description="how that information is estimated"
     )
-    every: int = Field(default=4, ge=1, description="every n-th ray of a step is rendered without time as well")
+    interval: int = Field(
+        default=4, ge=1, description="steps from one to the next in which rays are rendered without time for it as well"
+    )
 
 
 class CamerasConfig(Section):

@@ -1,68 +1,91 @@
 """What is learnt of each camera beside the scene: its colours, where it really stands, and how things look to it.
 
-Letters: N rays, C cameras, A numbers of an appearance.
+Letters: N rays, C cameras of a scene, K of them trained on, A numbers of an appearance.
 """
 
 import torch
 from torch import nn
 
 
-def _rows(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """(N, K) rows of a table (C, K). As a product with zeros and ones, whose gradient has the same bits in each run."""
-    chosen = index[:, None] == torch.arange(len(table), device=table.device)
-    return chosen.to(table.dtype) @ table
-
-
-class CameraColors(nn.Module):
-    """Gain and bias of each colour channel of a camera: what a rig whose exposures differ does to one scene.
-
-        seen = gain * colour + bias,  gain = 1 + offset
-
-    Nothing but `prior` says what the true colours are: it makes them those of the mean camera.
+class _PerCamera(nn.Module):
+    """Numbers of each camera that is trained on.
 
     Args:
-        cameras: C.
+        cameras: (K,) int64 ascending, rows of the scene's cameras.
+        numbers: of each.
+    """
+
+    cameras: torch.Tensor
+
+    def __init__(self, cameras: torch.Tensor, numbers: int):
+        super().__init__()
+        self.register_buffer("cameras", cameras, persistent=False)
+        self.values = nn.Parameter(torch.zeros(len(cameras), numbers))
+
+    def rows(self, table: torch.Tensor, camera: torch.Tensor) -> torch.Tensor:
+        """(N, X) rows of a table (K, X) for cameras (N,); zeros for one that is not trained on.
+
+        As a product with zeros and ones, whose gradient has the same bits in each run.
+        """
+        return (camera[:, None] == self.cameras).to(table.dtype) @ table
+
+    def centred(self) -> torch.Tensor:
+        """(K, numbers) less their mean: what all cameras have in common is the scene's."""
+        return self.values - self.values.mean(0)
+
+
+class CameraColors(_PerCamera):
+    """Gain and bias of each colour channel of a camera: what a rig whose exposures differ does to one scene.
+
+        seen = gain * colour + bias        gains have the mean 1, biases the mean 0
+
+    so that the scene has the colours of the mean camera, which is what a camera never seen is most likely to show.
+
+    Args:
+        cameras: (K,) int64 ascending, rows of the scene's cameras that are trained on.
 
     Example:
-        >>> CameraColors(4)(torch.tensor([2, 0])).shape
+        >>> CameraColors(torch.tensor([0, 1, 3]))(torch.tensor([3, 0])).shape
         torch.Size([2, 6])
     """
 
-    def __init__(self, cameras: int):
-        super().__init__()
-        self.offsets = nn.Parameter(torch.zeros(cameras, 6))
+    def __init__(self, cameras: torch.Tensor):
+        super().__init__(cameras, 6)
 
     def forward(self, camera: torch.Tensor) -> torch.Tensor:
         """(N, 6) three gains and three biases of the cameras (N,) of rays; see `ops.render_loss`."""
-        ones = torch.zeros(6, device=camera.device)
-        ones[:3] = 1
-        return ones + _rows(self.offsets, camera)
+        identity = torch.zeros(6, device=camera.device)
+        identity[:3] = 1
+        return identity + self.rows(self.centred(), camera)
 
     def prior(self) -> torch.Tensor:
-        """Mean square of the offsets: pulls gains to 1 and biases to 0."""
-        return self.offsets.square().mean()
+        """Mean square of what differs from the identity."""
+        return self.values.square().mean()
 
 
-class CameraPoses(nn.Module):
-    """A small rotation and shift of each camera.
+class CameraPoses(_PerCamera):
+    """A small rotation and shift of each camera that is trained on.
 
-        R' = exp([w]x) R,  t' = t + v        w radians about the world's axes, v scene units
+        R' = exp([w]x) R,  t' = t + v        w radians about the world's axes, v scene units; both of mean 0
+
+    so that the scene as a whole stays where it is.
 
     Args:
-        cameras: C.
+        cameras: (K,) int64 ascending, rows of the scene's cameras that are trained on.
 
     Example:
-        >>> refined = CameraPoses(4)(cameras.camera_to_world)
+        >>> refined = CameraPoses(torch.arange(len(cameras)))(cameras.camera_to_world)
     """
 
-    def __init__(self, cameras: int):
-        super().__init__()
-        self.offsets = nn.Parameter(torch.zeros(cameras, 6))
+    def __init__(self, cameras: torch.Tensor):
+        super().__init__(cameras, 6)
 
     def forward(self, camera_to_world: torch.Tensor) -> torch.Tensor:
-        """(C, 3, 4) refined poses."""
-        rotation = rotation_matrices(self.offsets[:, :3]) @ camera_to_world[:, :, :3]
-        return torch.cat([rotation, camera_to_world[:, :, 3:] + self.offsets[:, 3:, None]], dim=2)
+        """(C, 3, 4) poses, of which those that are trained on are refined."""
+        every = torch.arange(len(camera_to_world), device=camera_to_world.device)
+        offsets = self.rows(self.centred(), every)
+        rotation = rotation_matrices(offsets[:, :3]) @ camera_to_world[:, :, :3]
+        return torch.cat([rotation, camera_to_world[:, :, 3:] + offsets[:, 3:, None]], dim=2)
 
 
 def rotation_matrices(vectors: torch.Tensor) -> torch.Tensor:
@@ -86,27 +109,21 @@ def rotation_matrices(vectors: torch.Tensor) -> torch.Tensor:
     return torch.eye(3, device=vectors.device) + sine * cross + cosine * (cross @ cross)
 
 
-class Appearances(nn.Module):
+class Appearances(_PerCamera):
     """A vector per camera that the colour MLP is given: what an affine map cannot say, such as shading towards it.
 
     Args:
-        cameras: C.
+        cameras: (K,) int64 ascending, rows of the scene's cameras that are trained on.
         numbers: A.
     Source: Martin-Brualla et al. 2021, NeRF in the Wild.
 
     Example:
-        >>> Appearances(4, 16)(None, 3).shape
+        >>> Appearances(torch.arange(4), 16)(None, 3).shape
         torch.Size([16, 3])
     """
 
-    def __init__(self, cameras: int, numbers: int):
-        super().__init__()
-        self.vectors = nn.Parameter(torch.zeros(cameras, numbers))
-
     def forward(self, camera: torch.Tensor | None, count: int) -> torch.Tensor:
-        """(A, N) vectors of the cameras (N,) of rays; of none, `count` times the mean of the cameras that have one."""
-        if camera is not None:
-            return _rows(self.vectors, camera).T
-        # a camera that was never trained on is still at zero
-        used = (self.vectors != 0).any(1).sum().clamp(min=1)
-        return (self.vectors.sum(0) / used)[:, None].expand(-1, count)
+        """(A, N) vectors of the cameras (N,) of rays; of none, `count` times the mean of all."""
+        if camera is None:
+            return self.values.mean(0)[:, None].expand(-1, count)
+        return self.rows(self.values, camera).T

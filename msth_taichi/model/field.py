@@ -119,7 +119,7 @@ class MaskedField(Field):
 
     def __init__(self, config: FieldConfig, space: Space, appearances: Appearances | None = None):
         super().__init__(config, 1 + config.geometry_features, space)
-        per_ray = _HARMONICS + (0 if appearances is None else appearances.vectors.shape[1])
+        per_ray = _HARMONICS + (0 if appearances is None else appearances.values.shape[1])
         self.color_mlp = MLP(per_ray + 1 + config.geometry_features, config.hidden_color, config.hidden_color, 3)
         self.appearances = appearances
 

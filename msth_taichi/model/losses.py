@@ -16,10 +16,12 @@ from msth_taichi.model.mlp import truncated_exp
 from msth_taichi.model.rays import Rays
 from msth_taichi.model.renderer import RadianceField, Samples
 from msth_taichi.model.smoothness import chosen_positions, time_smoothness, total_variation
+from msth_taichi.model.uncertainty import UncertaintyObjective
 from msth_taichi.ops.composite import composite
 from msth_taichi.ops.interlevel import interlevel_loss
 from msth_taichi.ops.render_loss import render_loss
 
+_GUIDES = 4  # one ray of so many is rendered without time as well
 _VARIATION_CELL = 1 / 512  # of the edge of contracted space: about a pixel's width
 
 
@@ -49,6 +51,7 @@ def losses(
     train_proposals: bool = False,
     background: torch.Tensor | None = None,
     kept: torch.Tensor | None = None,
+    guide_mask: bool = True,
 ) -> Losses:
     """What rays should have looked like; terms of weight zero are left out.
 
@@ -62,6 +65,7 @@ def losses(
         train_proposals: whether the proposals take part.
         background: (N, 3) colour behind the samples; None for the colour of the last sample.
         kept: (N,) 1 where a ray's colour counts, else 0; None where all count.
+        guide_mask: whether the uncertainty objective takes part, if it is asked for: it weighs more the rarer it does.
     """
     samples = model.sample(rays, jitter=jitter, anneal=anneal, train_proposals=train_proposals)
     found = model.field(rays, samples.t_edges, model.compute)
@@ -100,7 +104,8 @@ def losses(
     prior = model.config.cameras.color_prior
     if colors is not None and prior:
         more["colors"] = prior * colors.prior()
-    more |= _uncertainty(model, rays, samples, found, out.weights, target, background, kept)
+    if guide_mask and model.uncertainty is not None:
+        more |= _uncertainty(model, model.uncertainty, rays, samples, found, out.weights, target, background, kept)
     more |= _smoothness(model, rays, samples, config, jitter)
     for name, term in more.items():
         total, terms[name] = total + term, term
@@ -109,6 +114,7 @@ def losses(
 
 def _uncertainty(
     model: RadianceField,
+    objective: UncertaintyObjective,
     rays: Rays,
     samples: Samples,
     found: FieldSamples,
@@ -118,11 +124,9 @@ def _uncertainty(
     kept: torch.Tensor | None,
 ) -> dict[str, torch.Tensor]:
     """Weighted terms that guide the mask; some of the rays are rendered from the static table alone for them."""
-    if model.uncertainty is None:
-        return {}
     config = model.config.mask
-    some = slice(None, None, config.every)
-    rays, t_edges = rays.detach().every(config.every), samples.t_edges[some].contiguous()
+    some = slice(None, None, _GUIDES)
+    rays, t_edges = rays.detach().every(_GUIDES), samples.t_edges[some].contiguous()
     static = model.field(rays, t_edges, model.compute, static_only=True)
     density = truncated_exp(static.density_logits.float()).view(len(rays), -1)
     behind = "last_sample" if background is None else background[some].contiguous()
@@ -130,7 +134,7 @@ def _uncertainty(
     if model.colors is not None and rays.camera is not None:
         tint = model.colors(rays.camera).detach()
         color = tint[:, :3] * color + tint[:, 3:]
-    terms = model.uncertainty(
+    terms = objective(
         model.space.on_rays(rays, t_edges),
         found.mask.view(weights.shape)[some].flatten(),
         weights[some],
@@ -139,8 +143,8 @@ def _uncertainty(
         None if kept is None else kept[some],
     )
     return {
-        "uncertainty": config.uncertainty_weight * terms["uncertainty"],
-        "information": config.information_weight * terms["mutual_information"],
+        "uncertainty": config.interval * config.uncertainty_weight * terms["uncertainty"],
+        "information": config.interval * config.information_weight * terms["mutual_information"],
     }
 
 

@@ -94,7 +94,7 @@ class RadianceField(nn.Module):
     Args:
         config: all settings; those of data and training are not used.
         box: half edge of the scene box, scene units, where rays.contraction is "none".
-        cameras: of the scene, where settings ask for something that is learnt of each.
+        cameras: (K,) rows of the scene's cameras that are trained on, where settings ask for something about each.
 
     Example:
         >>> model = RadianceField(load_preset("demo"), box=1.0)
@@ -102,11 +102,12 @@ class RadianceField(nn.Module):
         torch.Size([96, 128, 3])
     """
 
-    def __init__(self, config: Config, box: float, cameras: int = 0):
+    def __init__(self, config: Config, box: float, cameras: torch.Tensor | None = None):
         super().__init__()
         self.config = config
         self.space = Space(config.rays.contraction, box)
         learnt = config.cameras
+        cameras = torch.zeros(0, dtype=torch.int64) if cameras is None else cameras
         self.colors = CameraColors(cameras) if learnt.colors == "affine" else None
         self.poses = CameraPoses(cameras) if learnt.poses == "refine" else None
         appearances = Appearances(cameras, learnt.appearance) if learnt.appearance else None

@@ -90,7 +90,7 @@ def load_run(path: str | Path, step: int | None = None, arch: str = "auto") -> R
     scene = read_scene(path)
     folder = checkpoint_path(path, step)
     device = runtime.init(arch, threads=config.training.threads)  # type: ignore[arg-type]
-    model = RadianceField(config, scene.box, len(scene.cameras))
+    model = RadianceField(config, scene.box, scene.images("train").camera.unique())
     load_model(folder, model)
     model.to(device).requires_grad_(False).eval()
     model.compute = compute_dtype(config, device)

@@ -108,7 +108,7 @@ class Trainer:
         compute = compute_dtype(config, device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            self.model = RadianceField(config, scene.box, len(scene.cameras)).to(device)
+            self.model = RadianceField(config, scene.box, scene.images("train").camera.unique()).to(device)
         self.model.compute = compute
         self.optimizer = self._make_optimizer()
         self.generator = torch.Generator(device).manual_seed(settings.seed)
@@ -182,6 +182,7 @@ class Trainer:
             train_proposals=due,
             background=batch.background,
             kept=batch.kept,
+            guide_mask=step % config.mask.interval == 0,
         )
         self._bad_step = torch.where(found.total.isfinite(), self._bad_step, self._bad_step.clamp(max=step + 1))
         self.optimizer.learning_rate = learning_rate(step, config.training)
