@@ -1,5 +1,7 @@
 """The terms of the objective, and the gradients of a whole training step against plain PyTorch."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -17,6 +19,7 @@ from msth_taichi.reference.spherical_harmonics import spherical_harmonics
 from msth_taichi.reference.stratified import stratified_samples
 from tests.comparison import assert_close, assert_gradients_close
 from tests.model.test_renderer import TWO_PROPOSALS
+from tests.settings import changed
 
 ALL = LossConfig(interlevel=1.0, distortion=0.02, mask=0.1, mask_proposal=True, sparse=0.01)
 
@@ -261,3 +264,216 @@ def test_mask_term_at_the_start(tiny_config, device):
     )
     term = losses(model, rays, torch.zeros(1, 3, device=device), LossConfig(mask=0.1)).terms["mask"]
     assert term.item() == pytest.approx(0.1 * (1 - 0.26894), abs=1e-6)
+
+
+NONE = LossConfig(interlevel=0, distortion=0, mask=0, sparse=0)
+GUIDED = "mask.objective=uncertainty"
+
+
+def with_cameras(make_model, *settings: str) -> RadianceField:
+    """A rough model to which cameras 0, 1 and 3 of the tiny scene mean something."""
+    like = make_model(*settings, "cameras.appearance=0")
+    device = like.field.encoding.mask_logits.device
+    model = RadianceField(changed(like.config, *settings), like.space.box, torch.tensor([0, 1, 3])).to(device)
+    own = dict(like.named_parameters())
+    generator = torch.Generator().manual_seed(11)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in own and own[name].shape == parameter.shape:
+                parameter.copy_(own[name])
+            else:
+                parameter.copy_(0.5 * torch.rand(parameter.shape, generator=generator) - 0.25)
+    return model
+
+
+def of_cameras(rays: Rays) -> Rays:
+    """Each ray is said to be of camera 0, 1, 2 or 3 in turn."""
+    return replace(rays, camera=torch.arange(len(rays), device=rays.origins.device) % 4)
+
+
+def gradients_of(model: RadianceField, total: torch.Tensor) -> dict[str, torch.Tensor | None]:
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    return dict(zip(names, torch.autograd.grad(total, parameters, allow_unused=True), strict=True))
+
+
+def test_pixels_are_compared_through_the_colours_of_their_camera(make_model, make_rays):
+    model = with_cameras(make_model, "cameras.colors=affine", "cameras.color_prior=0.3")
+    rays = of_cameras(make_rays(model, 24))
+    target = random_target(rays)
+    out = losses(model, rays, target, NONE)
+    tint = model.colors(rays.camera)
+    assert (tint - tint[2])[:2].abs().max() > 0.05, "the test needs cameras that differ"
+    expected = (tint[:, :3] * model(rays).color + tint[:, 3:] - target).square()
+    assert out.terms.keys() == {"rgb", "colors"}
+    assert out.terms["rgb"].item() == pytest.approx(expected.mean().item(), rel=1e-5)
+    assert_close(out.errors, expected.detach().mean(1), 1e-4)
+    assert out.terms["colors"].item() == pytest.approx(0.3 * model.colors.values.square().mean().item(), rel=1e-5)
+    total = expected.mean() + 0.3 * model.colors.prior()
+    for (name, value), wanted in zip(
+        gradients_of(model, out.total).items(), gradients_of(model, total).values(), strict=True
+    ):
+        if wanted is None or not wanted.any():
+            assert value is None or not value.any(), name
+        else:
+            assert_gradients_close(value, wanted, 1e-3)
+    nobodys = losses(model, replace(rays, camera=None), target, NONE)
+    assert nobodys.terms.keys() == {"rgb"}
+    assert nobodys.terms["rgb"].item() == pytest.approx((model(rays).color - target).square().mean().item(), rel=1e-5)
+
+
+def test_opacity_is_the_entropy_of_what_rays_let_through(make_model, make_rays, device):
+    model = make_model()
+    rays = make_rays(model, 40)
+    black = torch.zeros(40, 3, device=device)
+    out = losses(model, rays, black, NONE.model_copy(update={"opacity": 0.3}), background=black)
+    p = model(rays, background=black).accumulation.detach().double()
+    assert ((p > 0.05) & (p < 0.95)).sum() > 5
+    entropy = torch.special.entr(p) + torch.special.entr(1 - p)
+    assert out.terms["opacity"].item() == pytest.approx(0.3 * entropy.mean().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (GUIDED, "mask.uncertainty_weight=0", "mask.information_weight=0"),
+        (GUIDED, "mask.uncertainty_weight=0", "mask.information_weight=0", "mask.information=neural"),
+        ("cameras.colors=affine", "cameras.color_prior=0"),
+        ("cameras.poses=refine",),
+    ],
+    ids=["uncertainty", "neural", "colours", "poses"],
+)
+def test_what_has_no_weight_changes_no_bit(make_model, make_rays, device, settings):
+    plain = make_model()
+    model = with_cameras(make_model, *settings)
+    for part in (model.colors, model.poses):
+        if part is not None:
+            part.values.data.zero_()
+    rays = of_cameras(make_rays(plain, 40))
+    target = random_target(rays)
+    expected = losses(plain, rays, target, ALL, train_proposals=True)
+    out = losses(model, rays, target, ALL, train_proposals=True)
+    assert torch.equal(out.total, expected.total)
+    found = gradients_of(model, out.total)
+    for name, gradient in gradients_of(plain, expected.total).items():
+        assert gradient is not None and found[name] is not None
+        if device.type == "cpu":
+            assert torch.equal(found[name], gradient), name
+        else:  # float atomics add in any order
+            assert_gradients_close(found[name], gradient, 1e-5)
+
+
+@pytest.fixture
+def guided(make_model, make_rays):
+    """Model, rays and targets of an objective with uncertainty and nothing else but colours."""
+    model = with_cameras(make_model, GUIDED, "mask.uncertainty_weight=0.01", "mask.information_weight=0.02")
+    rays = of_cameras(make_rays(model, 41))
+    return model, rays, random_target(rays)
+
+
+def reweighted(model: RadianceField, *settings: str) -> RadianceField:
+    model.config = changed(model.config, *settings)
+    return model
+
+
+def static_colors(model: RadianceField, rays: Rays) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What rays see in the static table at the samples of the full render; weights, masks and positions there."""
+    samples = model.sample(rays)
+    full, static = (model.field(rays, samples.t_edges, model.compute, static_only=x) for x in (False, True))
+    shape = len(rays), -1
+    weight = weights(full.density.view(shape), samples.t_edges)
+    color = composite(static.density.view(shape), static.color.view(3, *shape), samples.t_edges, "last_sample").color
+    return color, weight, full.mask.view(shape), model.space.on_rays(rays, samples.t_edges).view(*shape, 3)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_uncertainty_looks_at_every_fourth_ray(guided, device, masked):
+    """And at pixels that count; its terms are those of the objective for these rays, weighted for the steps between."""
+    model, rays, target = guided
+    kept = (torch.arange(41, device=device) % 3 > 0).float() if masked else None
+    out = losses(model, rays, target, NONE, kept=kept)
+    color, weight, mask, positions = static_colors(model, rays)
+    some = slice(None, None, 4)
+    terms = model.uncertainty(
+        positions[some].reshape(-1, 3).contiguous(),
+        mask[some].flatten(),
+        weight[some],
+        color[some],
+        target[some],
+        None if kept is None else kept[some],
+    )
+    assert out.terms.keys() == {"rgb", "uncertainty", "information"}
+    wanted = {"uncertainty": 0.01 * terms["uncertainty"], "information": 0.02 * terms["mutual_information"]}
+    for name, term in wanted.items():
+        assert out.terms[name].item() == pytest.approx(model.config.mask.interval * term.item(), rel=1e-3), name
+    assert out.total.item() == pytest.approx(sum(term.item() for term in out.terms.values()), rel=1e-5)
+
+
+def test_uncertainty_compares_through_the_colours_of_cameras(make_model, make_rays):
+    model = with_cameras(
+        make_model, GUIDED, "mask.uncertainty_weight=0.01", "mask.information_weight=0", "cameras.colors=affine"
+    )
+    rays = of_cameras(make_rays(model, 40))
+    rays = replace(rays, camera=(rays.camera + torch.arange(40, device=rays.camera.device) // 4) % 4)
+    target = random_target(rays)
+    out = losses(model, rays, target, NONE)
+    color, weight, mask, positions = static_colors(model, rays)
+    tint = model.colors(rays.camera)
+    some = slice(None, None, 4)
+    seen = (tint[:, :3] * color + tint[:, 3:])[some]
+    at = positions[some].reshape(-1, 3).contiguous()
+    terms = model.uncertainty(at, mask[some].flatten(), weight[some], seen, target[some])
+    expected = 0.01 * model.config.mask.interval * terms["uncertainty"].item()
+    assert out.terms["uncertainty"].item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_pixels_that_do_not_count_have_no_say_in_uncertainty(guided, device):
+    model, rays, target = guided
+    kept = (torch.arange(41, device=device) % 8 > 0).float()
+    out = losses(model, rays, target, NONE, kept=kept)
+    other = torch.where(kept[:, None] > 0, target, 1 - target)
+    changed_there = losses(model, rays, other, NONE, kept=kept)
+    assert torch.equal(out.total, changed_there.total)
+    assert not torch.equal(losses(model, rays, other, NONE).total, losses(model, rays, target, NONE).total)
+
+
+def test_weights_and_interval_of_uncertainty_multiply(guided):
+    model, rays, target = guided
+    once = losses(model, rays, target, NONE).terms
+    twice = losses(reweighted(model, "mask.uncertainty_weight=0.02"), rays, target, NONE).terms
+    assert twice["uncertainty"].item() == pytest.approx(2 * once["uncertainty"].item(), rel=1e-5)
+    assert twice["information"].item() == pytest.approx(once["information"].item(), rel=1e-5)
+    thrice = losses(reweighted(model, "mask.information_weight=0.06"), rays, target, NONE).terms
+    assert thrice["information"].item() == pytest.approx(3 * once["information"].item(), rel=1e-5)
+    rare = losses(reweighted(model, "mask.interval=8"), rays, target, NONE).terms
+    for name in ("uncertainty", "information"):
+        assert rare[name].item() == pytest.approx(2 * thrice[name].item(), rel=1e-5), name
+    assert losses(model, rays, target, NONE, guide_mask=False).terms.keys() == {"rgb"}
+
+
+@pytest.mark.parametrize("information", ["correlation", "histogram", "neural"])
+def test_uncertainty_guides_the_mask_and_teaches_the_static_table(make_model, make_rays, information):
+    """The likelihood reaches the static table and the uncertainty's own; the information the mask, and neither."""
+    settings = (GUIDED, f"mask.information={information}")
+    reached = {}
+    for name, weights_of in {
+        "likelihood": ("mask.uncertainty_weight=0.1", "mask.information_weight=0"),
+        "information": ("mask.uncertainty_weight=0", "mask.information_weight=0.1"),
+    }.items():
+        model = with_cameras(make_model, *settings, *weights_of)
+        rays = make_rays(model, 40)
+        out = losses(model, rays, random_target(rays), NONE)
+        plain = losses(model, rays, random_target(rays), NONE, guide_mask=False)
+        gradients = gradients_of(model, out.total)
+        before = gradients_of(model, plain.total)
+        assert all(g is not None and g.norm() > 0 for n, g in before.items() if n.startswith("field.")), "moving or not"
+        reached[name] = set()
+        for key, gradient in gradients.items():
+            if gradient is not None:
+                unmoved = torch.zeros_like(gradient) if before[key] is None else before[key]
+                if not torch.allclose(gradient, unmoved, 1e-4, 1e-7):
+                    reached[name].add(key)
+    mlps = {n for n, _ in model.named_parameters() if n.startswith(("field.density_mlp", "field.color_mlp"))}
+    own = {n for n, _ in model.named_parameters() if n.startswith("uncertainty.field")}
+    assert reached["likelihood"] == {"field.encoding.static_table"} | mlps | own
+    critic = {n for n, _ in model.named_parameters() if n.startswith("uncertainty.neural")}
+    assert reached["information"] == {"field.encoding.mask_logits"} | critic
