@@ -199,6 +199,9 @@ class LossConfig(Section):
     mask_proposal: bool = Field(default=False, description="apply the mask loss to the proposals' masks as well")
     sparse: float = Field(default=0.0, ge=0, description="mean log(1 + 2 density^2) over samples: fewer floaters")
     opacity: float = Field(default=0.0, ge=0, description="entropy of a ray's opacity: rays hit something or nothing")
+    depth: float = Field(
+        default=0.0, ge=0, description="squared distance of a ray's light to the surface that a depth map says it meets"
+    )
     time_smoothness: float = Field(
         default=0.0, ge=0, description="second difference of features over time, at samples of the rays"
     )

@@ -19,10 +19,11 @@ from msth_taichi.thresholds import CLEAR, OPAQUE
 
 
 @cache
-def render_loss_kernels(dtype: torch.dtype, last_sample: bool) -> SimpleNamespace:
+def render_loss_kernels(dtype: torch.dtype, last_sample: bool, measured: bool = False) -> SimpleNamespace:
     """Kernels for logits of `dtype`; see `msth_taichi.ops.render_loss`.
 
-    With `last_sample` the background is the colour of each ray's last sample and the argument is not read.
+    With `last_sample` the background is the colour of each ray's last sample and the argument is not read. Depths are
+    read with `measured` alone.
     """
     real = real_of(dtype)
     stored = TAICHI_DTYPE[dtype]
@@ -39,6 +40,13 @@ def render_loss_kernels(dtype: torch.dtype, last_sample: bool) -> SimpleNamespac
             color[c] = volume.sigmoid(ti.cast(color_logits[c, k], real))
         return color
 
+    @ti.func
+    def squared_miss(s_edges: ti.template(), ray, i, surface):
+        """Mean of (s - surface)^2 over a bin."""
+        width = s_edges[ray, i + 1] - s_edges[ray, i]
+        miss = 0.5 * (s_edges[ray, i] + s_edges[ray, i + 1]) - surface
+        return miss * miss + width * width / 12
+
     @ti.kernel
     def both(
         density_logits: stored_vector,  # (N*S,)
@@ -49,11 +57,13 @@ def render_loss_kernels(dtype: torch.dtype, last_sample: bool) -> SimpleNamespac
         background: matrix,  # (N, 3), or empty
         kept: ti.types.ndarray(dtype=real, ndim=1),  # (N,) factor of the colour's error, or empty for 1
         tint: matrix,  # (N, 6) gain and bias of each channel, or empty for 1 and 0
+        depth: ti.types.ndarray(dtype=real, ndim=1),  # (N,) s of the surface, negative where unknown; or empty
         distortion: real,  # weights of the terms
         sparse: real,
         opacity: real,
+        depth_weight: real,
         weights: matrix,  # (N, S)
-        terms: matrix,  # (4, N) colour, distortion, sparse and opacity term of each ray, weighted
+        terms: matrix,  # (5, N) colour, distortion, sparse, opacity and depth term of each ray, weighted
         passed: matrix,  # (S, N) scratch, rays side by side; or empty where no gradient is wanted
         front: matrix,  # (S, N) scratch, or empty
         density_gradient: stored_vector,  # (N*S,), of the sum of the terms over all rays; or empty
@@ -70,6 +80,15 @@ def render_loss_kernels(dtype: torch.dtype, last_sample: bool) -> SimpleNamespac
             distance_sum = real(0.0)
             spread = real(0.0)
             fog = real(0.0)
+            surface = real(0.0)
+            pull = real(0.0)  # to the surface; none where it is unknown
+            moment = real(0.0)
+            if ti.static(measured):
+                if depth[ray] >= 0:
+                    surface = depth[ray]
+                    pull = depth_weight
+                    if kept.shape[0] > 0:
+                        pull *= kept[ray] * kept[ray]
             for i in range(samples):
                 k = ray * samples + i
                 sigma = volume.density(ti.cast(density_logits[k], real))
@@ -90,6 +109,8 @@ def render_loss_kernels(dtype: torch.dtype, last_sample: bool) -> SimpleNamespac
                 distance_sum += 0.5 * width * weight_sum
                 if sparse > 0:
                     fog += ti.log(1 + 2 * sigma * sigma)
+                if ti.static(measured):
+                    moment += w * squared_miss(s_edges, ray, i, surface)
             back = last
             if ti.static(not last_sample):
                 back = vec3(background[ray, 0], background[ray, 1], background[ray, 2])
@@ -107,6 +128,8 @@ def render_loss_kernels(dtype: torch.dtype, last_sample: bool) -> SimpleNamespac
             # clear of 0 and 1, where the logarithms are infinite
             clear = ti.min(ti.max(transmitted, real(CLEAR)), 1 - real(CLEAR))
             terms[3, ray] = -opacity * (clear * ti.log(clear) + (1 - clear) * ti.log(1 - clear))
+            beyond = (1 - surface) * (1 - surface)  # what no sample stops goes on to the end of the ray
+            terms[4, ray] = pull * (moment + transmitted * beyond)
 
             if passed.shape[1] > 0:
                 slope_of_color = 2 * error / 3
@@ -132,6 +155,8 @@ def render_loss_kernels(dtype: torch.dtype, last_sample: bool) -> SimpleNamespac
                     distance_sum += 0.5 * width * weight_sum
                     slope = slope_of_color.dot(sample_color - back)
                     slope += 2 * distortion * (front[i, ray] + distance_sum + w * width / 3)
+                    if ti.static(measured):
+                        slope += pull * (squared_miss(s_edges, ray, i, surface) - beyond)
                     weight_sum += w
                     distance_sum += 0.5 * width * weight_sum
                     tau_gradient = passed[i, ray] * slope - behind + closing

@@ -1,6 +1,6 @@
 """The training objective.
 
-    L = mean |C - C_gt|^2 + a_i interlevel + a_d distortion + a_m mask + a_s sparse + a_o opacity
+    L = mean |C - C_gt|^2 + a_i interlevel + a_d distortion + a_m mask + a_s sparse + a_o opacity + a_p depth
         + a_t time smoothness + a_v total variation + a_c prior of cameras' colours           weights: LossConfig,
         + a_u uncertainty + a_j mutual information                                     CamerasConfig, MaskConfig
 Letters: N rays, S samples per ray.
@@ -52,6 +52,7 @@ def losses(
     background: torch.Tensor | None = None,
     kept: torch.Tensor | None = None,
     guide_mask: bool = True,
+    depth: torch.Tensor | None = None,
 ) -> Losses:
     """What rays should have looked like; terms of weight zero are left out.
 
@@ -66,6 +67,7 @@ def losses(
         background: (N, 3) colour behind the samples; None for the colour of the last sample.
         kept: (N,) 1 where a ray's colour counts, else 0; None where all count.
         guide_mask: whether the uncertainty objective takes part, if it is asked for: it weighs more the rarer it does.
+        depth: (N,) from `RadianceField.positions`, of measured surfaces; None where there are none.
     """
     samples = model.sample(rays, jitter=jitter, anneal=anneal, train_proposals=train_proposals)
     found = model.field(rays, samples.t_edges, model.compute)
@@ -83,8 +85,16 @@ def losses(
         kept,
         colors(rays.camera) if colors is not None else None,
         config.opacity,
+        depth,
+        config.depth,
     )
-    weights = {"rgb": 1.0, "distortion": config.distortion, "sparse": config.sparse, "opacity": config.opacity}
+    weights = {
+        "rgb": 1.0,
+        "distortion": config.distortion,
+        "sparse": config.sparse,
+        "opacity": config.opacity,
+        "depth": 0.0 if depth is None else config.depth,
+    }
     terms = {name: term for (name, weight), term in zip(weights.items(), out.terms, strict=True) if weight}
     total = out.total
     more: dict[str, torch.Tensor] = {}

@@ -19,7 +19,7 @@ class RenderLoss:
     total: torch.Tensor
     """Scalar, the sum of the terms; differentiable."""
     terms: torch.Tensor
-    """(4,) colour, distortion, sparse and opacity term, weighted; detached."""
+    """(5,) colour, distortion, sparse, opacity and depth term, weighted; detached."""
     weights: torch.Tensor
     """(N, S) share of each sample in what its ray sees; detached."""
     errors: torch.Tensor
@@ -38,17 +38,26 @@ def render_loss(
     kept: torch.Tensor | None = None,
     tint: torch.Tensor | None = None,
     opacity: float = 0.0,
+    depth: torch.Tensor | None = None,
+    depth_weight: float = 0.0,
 ) -> RenderLoss:
     """Composite rays, compare them with their pixels, and add what keeps the weights together and space empty.
 
         total = mean |gain C + bias - target|^2 + distortion L_d + sparse mean log(1 + 2 density^2)
               + opacity mean H(sum_i w_i)                                H(p) = -p log p - (1 - p) log(1 - p)
+              + depth_weight mean E|s - depth|^2
 
         density = exp(density_logit),  colour = sigmoid(color_logit),  C = sum_i w_i colour_i + (1 - sum_i w_i) back
         L_d = mean over rays of  sum_ij w_i w_j |m_i - m_j| + 1/3 sum_i w_i^2 (s_{i+1} - s_i)        m bin centres
 
-    with w as in `composite`. The adjoint is computed in the same launch, so the backward pass only scales it. The
-    gradient of exp is that of exp(clamp(logit, -15, 15)).
+        E|s - depth|^2 = sum_i w_i (|m_i - depth|^2 + (s_{i+1} - s_i)^2 / 12) + (1 - sum_i w_i) |1 - depth|^2
+
+    with w as in `composite`. The last is how far from a measured surface the ray's light ends: the mean square, and the
+    squared Wasserstein distance between the two. What no sample stops counts as ending at s = 1, so that empty rays are
+    no way out. A ray whose depth is unknown adds zero to the mean.
+
+    The adjoint is computed in the same launch, so the backward pass only scales it. The gradient of exp is that of
+    exp(clamp(logit, -15, 15)).
 
     Args:
         density_logits: (N*S,) float16, float32 or float64, ray after ray.
@@ -62,6 +71,9 @@ def render_loss(
         kept: (N,) factor of each ray's difference to its target, 0 where a pixel is to be ignored; default 1.
         tint: (N, 6) how each ray's camera changes colours, the gains of three channels and their biases; default 1, 0.
         opacity: weight of the entropy H.
+        depth: (N,) position s of the surface that each ray is known to meet, negative where that is unknown; dtype of
+            s_edges. `kept` holds for it as for colours.
+        depth_weight: weight of the depth term; where it is 0, depth is not read.
     Returns:
         A `RenderLoss`, differentiable once in both logits and in tint.
     Raises:
@@ -88,6 +100,8 @@ def render_loss(
         check("kept", kept, (rays,), real)
     if tint is not None:
         check("tint", tint, (rays, 6), real)
+    if depth is not None:
+        check("depth", depth, (rays,), real)
     wanted = (density_logits, color_logits) if tint is None else (density_logits, color_logits, tint)
     training = torch.is_grad_enabled() and any(x.requires_grad for x in wanted)
     total, terms, weights, errors = _RenderLoss.apply(
@@ -99,9 +113,11 @@ def render_loss(
         background,
         kept,
         tint,
+        depth if depth_weight else None,
         distortion,
         sparse,
         opacity,
+        depth_weight,
         training,
     )  # type: ignore[misc]
     return RenderLoss(total, terms, weights, errors)
@@ -110,13 +126,13 @@ def render_loss(
 class _RenderLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, density_logits, color_logits, s_edges, t_edges, target, background, kept, tint, distortion, sparse,
-        opacity, training: bool,
+        ctx, density_logits, color_logits, s_edges, t_edges, target, background, kept, tint, depth, distortion, sparse,
+        opacity, depth_weight, training: bool,
     ):  # fmt: skip
         rays = len(target)
         samples = s_edges.shape[1] - 1
         weights = target.new_empty(rays, samples)
-        terms = target.new_empty(4, rays)
+        terms = target.new_empty(5, rays)
         # passed and front, then the gradients
         scratch = target.new_empty(2, samples, rays if training else 0)
         density_gradient = torch.empty_like(density_logits if training else density_logits[:0])
@@ -125,10 +141,11 @@ class _RenderLoss(torch.autograd.Function):
         tint_gradient = torch.empty_like(tint) if training and tint is not None else none
         if rays:
             back = target.new_empty(0, 3) if background is None else background
-            render_loss_kernels(density_logits.dtype, background is None).both(
+            empty = target.new_empty(0)
+            render_loss_kernels(density_logits.dtype, background is None, depth is not None).both(
                 density_logits, color_logits, s_edges, t_edges, target, back,
-                target.new_empty(0) if kept is None else kept, none if tint is None else tint,
-                distortion, sparse, opacity,
+                empty if kept is None else kept, none if tint is None else tint, empty if depth is None else depth,
+                distortion, sparse, opacity, depth_weight,
                 weights, terms, scratch[0], scratch[1], density_gradient, color_gradient, tint_gradient,
             )  # fmt: skip
         errors, terms = terms[0], terms.sum(1) / max(rays, 1)
@@ -144,4 +161,4 @@ class _RenderLoss(torch.autograd.Function):
         scale = total_gradient / max(ctx.rays, 1)
         density_gradient, color_gradient, tint_gradient = ctx.saved_tensors
         of_tint = tint_gradient * scale if ctx.needs_input_grad[7] else None
-        return density_gradient * scale, color_gradient * scale, *(None,) * 5, of_tint, *(None,) * 4
+        return density_gradient * scale, color_gradient * scale, *(None,) * 5, of_tint, *(None,) * 6

@@ -19,22 +19,30 @@ def render_loss(
     kept: torch.Tensor | None = None,
     tint: torch.Tensor | None = None,
     opacity: float = 0.0,
+    depth: torch.Tensor | None = None,
+    depth_weight: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Total, terms (4,) and weights (N, S); see `msth_taichi.ops.render_loss`."""
+    """Total, terms (5,) and weights (N, S); see `msth_taichi.ops.render_loss`."""
     rays, samples = s_edges.shape[0], s_edges.shape[1] - 1
     density = truncated_exp(density_logits).view(rays, samples)
     colors = torch.sigmoid(color_logits).view(3, rays, samples)
     out = composite(density, colors, t_edges, "last_sample" if background is None else background)
     seen = out.color if tint is None else tint[:, :3] * out.color + tint[:, 3:]
-    error = (seen - target) * (1 if kept is None else kept[:, None])
+    share = torch.ones_like(target[:, 0]) if kept is None else kept
+    error = (seen - target) * share[:, None]
     passed = torch.exp(-(density * t_edges.diff(dim=1)).clamp(max=OPAQUE).sum(1))
     clear = passed.clamp(CLEAR, 1 - CLEAR)
+    surface = torch.full_like(share, -1) if depth is None else depth
+    middles, widths = (s_edges[:, 1:] + s_edges[:, :-1]) / 2, s_edges.diff(dim=1)
+    misses = (middles - surface[:, None]).square() + widths.square() / 12
+    moment = (out.weights * misses).sum(1) + passed * (1 - surface).square()
     terms = torch.stack(
         [
             error.square().sum() / (3 * max(rays, 1)),
             distortion * distortion_loss(s_edges, out.weights),
             sparse * torch.log1p(2 * density.square()).sum() / max(density.numel(), 1),
             opacity * torch.special.entr(torch.stack([clear, 1 - clear])).sum() / max(rays, 1),
+            depth_weight * torch.where(surface >= 0, share.square() * moment, 0).sum() / max(rays, 1),
         ]
     )
     return terms.sum(), terms, out.weights

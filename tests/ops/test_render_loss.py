@@ -291,3 +291,100 @@ def test_opacity_is_least_undecided_at_nothing_and_everything(device):
         for i in range(3)
     ]  # fmt: skip
     assert out[0] < 0.002 and out[2] < 0.002 and out[1] == pytest.approx(math.log(2.0), rel=1e-5)
+
+
+def random_depth(rays: int, device: torch.device, dtype=torch.float32) -> torch.Tensor:
+    """Positions on the rays, some beyond all samples; every third is unknown."""
+    depth = torch.rand(rays, generator=torch.Generator().manual_seed(rays), dtype=dtype)
+    depth[::3] = -1
+    return depth.to(device)
+
+
+@pytest.mark.parametrize("background", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize(("rays", "samples"), [(0, 3), (2, 1), (13, 21), (70, 48)])
+def test_depth_matches_reference(device, background, masked, rays, samples):
+    """Total, terms and gradients, beside all other terms."""
+    inputs = random_inputs(rays, samples, device, background=background)
+    kept = (torch.arange(rays, device=device) % 4 > 0).float() if masked else None
+    more = (*BOTH, kept, None, 0.1, random_depth(rays, device), 0.7)
+
+    def fast(*logits):
+        out = render_loss(*logits, *inputs[2:], *more)
+        return out.total, out.terms
+
+    def slow(*logits):
+        total, terms, _ = twin.render_loss(*logits, *inputs[2:], *more)
+        return total, terms.detach()
+
+    assert_matches(fast, slow, inputs[:2])
+
+
+@pytest.mark.gradcheck
+def test_finite_differences_of_depth():
+    inputs = random_inputs(4, 5, torch.device("cpu"), torch.float64)
+    depth = random_depth(4, torch.device("cpu"), torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda *x: render_loss(*x, *inputs[2:], depth=depth, depth_weight=0.9).total, inputs[:2]
+    )
+
+
+def test_depth_with_float16_logits(device):
+    inputs, depth = random_inputs(2048, 8, device, torch.float16), random_depth(2048, device)
+    exact = [x.detach().float().requires_grad_() for x in inputs[:2]]
+    for logits in (inputs[:2], exact):
+        out = render_loss(*logits, *inputs[2:], depth=depth, depth_weight=0.5)
+        (out.total * 2048).backward()
+    for half, truth in zip(inputs[:2], exact, strict=True):
+        assert_gradients_close(half.grad, truth.grad, 1e-3)
+
+
+@pytest.mark.parametrize(("depth", "weight"), [(True, 0.0), (None, 0.5), (False, 0.5)])
+def test_without_depth_nothing_changes(device, depth, weight):
+    """To the last bit: of weight zero, not given, and given but unknown everywhere."""
+    inputs = random_inputs(33, 9, device)
+    known = {True: random_depth(33, device), False: torch.full((33,), -1.0, device=device), None: None}[depth]
+    results = []
+    for options in ({}, {"depth": known, "depth_weight": weight}):
+        out = render_loss(*inputs, *BOTH, opacity=0.1, **options)
+        results.append([out.terms, out.weights, out.errors, *torch.autograd.grad(out.total, inputs[:2])])
+    assert all(map(torch.equal, *results))
+
+
+def depth_term(density: list[float], s_edges: list[float], depth: float, device: torch.device) -> float:
+    """Of one ray with these densities, its bins as wide in t as in s."""
+    edges, grey = torch.tensor([s_edges], device=device), torch.zeros(3, len(density), device=device)
+    logits = torch.tensor(density, device=device).log().clamp(min=-100)
+    known, target = torch.tensor([depth], device=device), torch.full((1, 3), 0.5, device=device)
+    return render_loss(logits, grey, edges, edges, target, None, depth=known, depth_weight=1.0).terms[4].item()
+
+
+def test_depth_is_the_mean_square_to_where_light_ends(device):
+    """All of it in one bin; none of it, which goes on to s = 1; and half of it in each of two."""
+    assert depth_term([0.0, 1e6, 0.0], [0.0, 0.4, 0.5, 1.0], 0.45, device) == pytest.approx(0.1**2 / 12, rel=1e-5)
+    assert depth_term([0.0, 1e6, 0.0], [0.0, 0.4, 0.5, 1.0], 0.2, device) == pytest.approx(0.25**2 + 0.1**2 / 12)
+    assert depth_term([0.0, 0.0], [0.0, 0.4, 0.5], 0.2, device) == pytest.approx(0.8**2)
+    half = math.log(2.0) / 1e-3
+    two = depth_term([half, 0.0, 1e6], [0.2, 0.201, 0.6, 0.601], 0.4, device)
+    assert two == pytest.approx(0.2**2, rel=1e-2), "their mean is at 0.4, but no light ends there"
+
+
+@pytest.mark.parametrize("start", [-6.0, 1.0])
+def test_depth_alone_makes_a_surface_of_fog_and_of_nothing(device, start):
+    """Descent from an empty ray, and from one that is opaque from the start, ends at the measured position."""
+    edges = torch.linspace(0, 1, 33, device=device)[None]
+    logits = torch.full((32,), start, device=device, requires_grad=True)
+    grey, target = torch.zeros(3, 32, device=device), torch.full((1, 3), 0.5, device=device)
+    depth = torch.tensor([0.61], device=device)
+    optimizer = torch.optim.Adam([logits], lr=0.1)
+    for _ in range(400):
+        optimizer.zero_grad()
+        out = render_loss(logits, grey, edges, edges * 10, target, None, depth=depth, depth_weight=1.0)
+        out.total.backward()
+        optimizer.step()
+    assert out.weights[0].argmax().item() == 19 and out.weights[0, 18:21].sum() > 0.95
+
+
+def test_a_depth_of_another_shape_is_named(device):
+    with pytest.raises(TensorError, match="depth"):
+        render_loss(*random_inputs(4, 3, device), depth=torch.zeros(3, device=device), depth_weight=1.0)
