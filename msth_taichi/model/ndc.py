@@ -54,6 +54,17 @@ def ndc_distance(t: torch.Tensor, depth: torch.Tensor, near: float) -> torch.Ten
     return (z - depth[:, 0]) / depth[:, 1]
 
 
+def ndc_position(distance: torch.Tensor, depth: torch.Tensor, near: float) -> torch.Tensor:
+    """Parameter along a ray of `ndc_rays` of a distance along the unit ray: the inverse of `ndc_distance`.
+
+    Args:
+        distance: (N,) scene units.
+        depth: (N, 2) o_z and d_z, from `ndc_rays`.
+        near: n, scene units.
+    """
+    return 1 + near / (depth[:, 0] + distance * depth[:, 1]).clamp(max=-1e-6)
+
+
 def ndc_parameter(distance: float, near: float) -> float:
     """Parameter at a depth -z = `distance`: 1 - n / distance.
 

@@ -13,13 +13,13 @@ from msth_taichi.config import Config
 from msth_taichi.model.corrections import Appearances, CameraColors, CameraPoses
 from msth_taichi.model.field import Field, MaskedField, ProposalField
 from msth_taichi.model.mlp import truncated_exp
-from msth_taichi.model.ndc import ndc_distance
+from msth_taichi.model.ndc import ndc_distance, ndc_position
 from msth_taichi.model.rays import Rays, camera_rays
 from msth_taichi.model.space import Space
 from msth_taichi.model.uncertainty import UncertaintyObjective
 from msth_taichi.ops.composite import composite
 from msth_taichi.ops.resample import resample_logits
-from msth_taichi.ops.stratified import stratified_samples
+from msth_taichi.ops.stratified import spaced_positions, stratified_samples
 from msth_taichi.scene.cameras import Cameras
 from msth_taichi.thresholds import EMPTY_LOGIT
 
@@ -221,6 +221,22 @@ class RadianceField(nn.Module):
         if self.poses is None:
             return cameras
         return replace(cameras, camera_to_world=self.poses(cameras.camera_to_world))
+
+    @torch.no_grad()
+    def positions(self, rays: Rays, distances: torch.Tensor) -> torch.Tensor:
+        """Where on rays, in the s in which their samples are evenly spaced, a distance is met.
+
+        Args:
+            rays: N rays.
+            distances: (N,) along the unit ray, scene units; 0 where unknown.
+        Returns:
+            (N,) in [0, 1], and 1 beyond the end of the ray; -1 where unknown or before its start.
+        """
+        bounds, t = self.config.rays, distances
+        if rays.ndc is not None:
+            t = ndc_position(distances, rays.ndc, bounds.near)
+        s = spaced_positions(t, rays.near, rays.far, bounds.spacing, bounds.middle)
+        return torch.where(distances > 0, s, -1.0)
 
     def background(self, count: int, random: torch.Tensor | None = None, mode: Mode = "full") -> torch.Tensor | None:
         """Colour behind `count` rays: (N, 3), or None for each ray's last sample.

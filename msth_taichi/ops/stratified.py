@@ -7,7 +7,7 @@ import torch
 from msth_taichi.errors import ConfigError
 from msth_taichi.kernels.stratified import stratified_kernels
 from msth_taichi.ops.checks import check
-from msth_taichi.reference.spacing import Spacing
+from msth_taichi.reference.spacing import Spacing, to_spacing
 
 
 def check_sampling(count: int, spacing: str, middle: float) -> None:
@@ -69,3 +69,28 @@ def stratified_samples(
         offsets = near.new_empty(0) if jitter is None else jitter.detach()
         kernels.forward(near.detach(), far.detach(), offsets, middle, s_edges, t_edges)
     return s_edges, t_edges
+
+
+def spaced_positions(
+    t: torch.Tensor, near: torch.Tensor, far: torch.Tensor, spacing: Spacing = "piecewise", middle: float = 1.0
+) -> torch.Tensor:
+    """Where in s distances are, the inverse of what `stratified_samples` does:
+
+        s = (g(t) - g(near)) / (g(far) - g(near))
+
+    Args:
+        t: (N,) distances, scene units; from `far` on s is 1.
+        near: (N,) distance of the first edge.
+        far: (N,) distance of the last edge.
+        spacing: which g.
+        middle: k, scene units.
+    Returns:
+        (N,) in [0, 1]; -1 before `near`, and on a ray of no length.
+
+    Example:
+        >>> spaced_positions(torch.tensor([2.0]), torch.zeros(1), torch.full((1,), 8.0), "uniform")
+        tensor([0.2500])
+    """
+    g, g_near, g_far = (to_spacing(x, spacing, middle) for x in (t, near, far))
+    s = ((g - g_near) / (g_far - g_near)).clamp(max=1)
+    return torch.where((t >= near) & (far > near), s, -1.0)

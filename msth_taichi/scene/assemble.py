@@ -16,7 +16,7 @@ from msth_taichi.lenses import FISHEYE, OPENCV, ORTHOGRAPHIC, PINHOLE
 from msth_taichi.scene.cameras import Cameras, make_cameras
 from msth_taichi.scene.normalize import SceneTransform, normalize_poses
 from msth_taichi.scene.scene import FrameSource, Scene, make_images
-from msth_taichi.scene.sources import ImageSource, VideoSource, probe_image
+from msth_taichi.scene.sources import DepthMap, ImageSource, VideoSource, probe_image
 
 RIGID_TOLERANCE = 1e-3
 LARGEST = 1e30
@@ -135,6 +135,7 @@ def image_scene(
     splits: Mapping[str, Sequence[int]],
     fps: float = 30.0,
     masks: Sequence[Path | None] | None = None,
+    depths: Sequence[DepthMap | None] | None = None,
     bounds: tuple[float, float] | None = None,
 ) -> Scene:
     """One file an image, of a camera that moves or of a rig.
@@ -150,6 +151,7 @@ def image_scene(
         splits: rows of `files`.
         fps: frames per second.
         masks: grey images, 0 where a pixel is to be ignored; None for an image without.
+        depths: depth maps; None for an image without.
         bounds: nearest and farthest distance of what is seen, the user's units.
     Raises:
         DataError: a pose, an intrinsic or a time is not one, an image cannot be read, or nothing is left of it.
@@ -169,6 +171,7 @@ def image_scene(
         max((probe_image(file).channels for file in files), default=3),
         config.downscale,
         tuple(masks) if masks and any(masks) else (),
+        tuple(depths) if depths and any(depths) else (),
     )
     tables = {split: np.asarray(rows, np.int64) for split, rows in splits.items() if len(rows)}
     if "train" not in tables:

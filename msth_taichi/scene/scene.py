@@ -120,6 +120,17 @@ class Images:
         """Whether `depth` and `moving` are known: only of the built-in scene."""
         return hasattr(self.source, "depth") and hasattr(self.source, "moving")
 
+    def with_depth(self) -> list[int]:
+        """Rows of images whose distances are known: exactly, or from depth maps."""
+        if self.has_truth:
+            return list(range(len(self)))
+        maps = getattr(self.source, "depths", ())
+        return [row for row, key in enumerate(self.keys.tolist()) if maps and maps[key] is not None]
+
+    def depth_map(self, row: int) -> np.ndarray | None:
+        """(H, W) float32 as the lens measures it, the user's units, 0 where unknown; None of an image without."""
+        return getattr(self.source, "depth_map", lambda key: None)(int(self.keys[row]))
+
     def depth(self, row: int) -> np.ndarray:
         """(H, W) float32 exact distance along the unit ray through the pixel centre, scene units."""
         return self._truth().depth(int(self.keys[row]))

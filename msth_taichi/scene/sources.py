@@ -24,6 +24,11 @@ _PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 # pillow's names of 8-bit pixels, with the channels that they become
 _CHANNELS = {**dict.fromkeys(("L", "P", "RGB", "YCbCr", "CMYK"), 3), **dict.fromkeys(("LA", "PA", "RGBA"), 4)}
 
+# pillow's names of grey pixels, of which depth maps are made
+_GREY = ("L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+_DEPTH_PICTURES = ("PNG", "TIFF")
+_ASPECT_TOLERANCE = 0.01
+
 _TOGETHER = 8  # images that a thread reads before it looks for more
 
 
@@ -132,6 +137,62 @@ class VideoSource:
 
 
 @dataclass(frozen=True)
+class DepthMap:
+    """How far away what an image shows was measured to be.
+
+    Args:
+        file: a grey PNG or TIFF, or a NumPy file; of the image's size, or another with its proportions.
+        unit: units of the poses in one of the file's.
+    """
+
+    file: Path
+    unit: float
+
+    def read(self, size: tuple[int, int], downscale: int = 1) -> np.ndarray:
+        """(H, W) float32, units of the poses, 0 where unknown, for an image of this size divided by `downscale`.
+
+        No two distances are averaged, for half way between two surfaces is often nothing: a smaller image has the
+        median of each of its pixels' blocks, unknown where most of it is; for a map of another size it is the nearest.
+
+        Args:
+            size: width and height of the image's file, pixels.
+            downscale: see `ImageSource`.
+        Raises:
+            DataError: missing, unreadable, not grey, or of other proportions.
+        """
+        _require(self.file)
+        stored = self._stored()
+        width, height = size
+        if min(stored.shape) < 1 or abs(stored.shape[1] * height / (stored.shape[0] * width) - 1) > _ASPECT_TOLERANCE:
+            raise DataError(
+                f"{self.file}: a depth map of {stored.shape[1]}x{stored.shape[0]} for an image of {width}x{height}; "
+                "bring both to the same proportions"
+            )
+        with np.errstate(over="ignore", invalid="ignore"):
+            depth = stored.astype(np.float32) * np.float32(self.unit)
+            depth = np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
+        return _fitted(depth, size, downscale)
+
+    def _stored(self) -> np.ndarray:
+        """(H, W) numbers as they are in the file."""
+        try:
+            if self.file.suffix.lower() == ".npy":
+                # mapped, so that a header that promises more than the file has takes no memory
+                stored = np.load(self.file, mmap_mode="r", allow_pickle=False)
+                if stored.ndim == 3 and stored.shape[2] == 1:
+                    stored = stored[..., 0]
+                if stored.ndim != 2 or stored.dtype.kind not in "iuf":
+                    raise ValueError(f"{stored.dtype} {stored.shape} instead of a number for each pixel")
+                return stored
+            with Image.open(self.file, formats=_DEPTH_PICTURES) as image:
+                if image.mode not in _GREY:
+                    raise ValueError(f"pixels of kind {image.mode} instead of grey")
+                return np.array(image)
+        except Exception as error:  # decoders raise errors of many kinds
+            raise _unreadable(self.file, "depth map", error) from error
+
+
+@dataclass(frozen=True)
 class ImageSource:
     """Image files; the key of a frame is its file's position.
 
@@ -141,6 +202,7 @@ class ImageSource:
         colors: 3, or 4 with straight alpha.
         downscale: each output pixel is the mean of this many squared.
         masks: grey images of the same sizes, 0 where a pixel is to be ignored; None for an image without.
+        depths: None for an image without. They are not opened before they are asked for.
     """
 
     files: tuple[Path, ...]
@@ -148,6 +210,7 @@ class ImageSource:
     colors: int
     downscale: int = 1
     masks: tuple[Path | None, ...] = ()
+    depths: tuple[DepthMap | None, ...] = ()
 
     @property
     def channels(self) -> int:
@@ -177,6 +240,11 @@ class ImageSource:
         return np.where(shrink(np.where(mask > 0, 255, 0).astype(np.uint8), self.downscale) == 255, 255, 0).astype(
             np.uint8
         )
+
+    def depth_map(self, key: int) -> np.ndarray | None:
+        """(H, W) float32 of an image, as the lens measures it, units of the poses, 0 where unknown; None without."""
+        depth = self.depths[key] if self.depths else None
+        return None if depth is None else depth.read(self.sizes[key], self.downscale)
 
     def parts(self, keys: np.ndarray) -> list[np.ndarray]:
         """A few images each."""
@@ -218,6 +286,24 @@ def shrink(image: np.ndarray, factor: int) -> np.ndarray:
     else:
         mean = blocks.mean((1, 3))
     return np.floor(mean + 0.5).astype(np.uint8)
+
+
+def _fitted(depth: np.ndarray, size: tuple[int, int], factor: int) -> np.ndarray:
+    """See `DepthMap.read`."""
+    width, height = size
+    columns, rows = width // factor, height // factor
+    if factor > 1 and depth.shape == (height, width):
+        blocks = depth[: rows * factor, : columns * factor].reshape(rows, factor, columns, factor)
+        blocks = blocks.swapaxes(1, 2).reshape(rows, columns, -1)
+        known = (blocks > 0).sum(-1)
+        ordered = np.sort(np.where(blocks > 0, blocks, np.float32(np.inf)), axis=-1)
+        middle = np.take_along_axis(ordered, np.maximum(known - 1, 0)[..., None] // 2, -1)[..., 0]
+        return np.where(2 * known >= factor**2, middle, np.float32(0))
+    row, column = (
+        ((np.arange(count) + 0.5) * factor * there / whole).astype(np.int64)
+        for count, there, whole in ((rows, depth.shape[0], height), (columns, depth.shape[1], width))
+    )
+    return depth[row[:, None], column]
 
 
 def _video_frames(path: Path) -> Iterator[av.VideoFrame]:

@@ -17,6 +17,7 @@ from msth_taichi.model.rays import Rays
 from msth_taichi.model.renderer import RadianceField
 from msth_taichi.sampling import Sampler
 from msth_taichi.scene.cameras import Cameras
+from msth_taichi.scene.depths import DepthStore
 from msth_taichi.scene.frames import FrameStore
 from msth_taichi.scene.scene import Images
 
@@ -39,6 +40,7 @@ class Batch:
         row: (N,) int64 pixel row.
         column: (N,) int64 pixel column.
         kept: (N,) 1 where a ray counts, 0 where its pixel is to be ignored; None where all count.
+        depth: (N,) where a ray meets the surface it sees, see `RadianceField.positions`; None where nobody asks.
     """
 
     rays: Rays
@@ -49,6 +51,7 @@ class Batch:
     row: torch.Tensor
     column: torch.Tensor
     kept: torch.Tensor | None = None
+    depth: torch.Tensor | None = None
 
 
 class Batches:
@@ -62,6 +65,7 @@ class Batches:
         store: their frames.
         sampler: draws from `generator`.
         generator: of all randomness.
+        depths: distances of the pixels of `images`; None where nobody asks.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class Batches:
         store: FrameStore,
         sampler: Sampler,
         generator: torch.Generator,
+        depths: DepthStore | None = None,
     ):
         self._model, self._config, self._cameras = model, config, cameras
         device = store.device
@@ -80,6 +85,7 @@ class Batches:
         self._store, self._sampler, self._generator = store, sampler, generator
         self._ahead = max(1, min(AHEAD, _MOST_RAYS // config.training.rays_per_step))
         self._masked = images.masked
+        self._depths = depths
         self._block = -1
         self._batches: list[Batch] = []
         self._state = generator.get_state()  # before the present block was drawn
@@ -128,9 +134,12 @@ class Batches:
         random = self._random(self._ahead * count, 3) if self._config.rays.background == "random" else None
         background = self._model.background(self._ahead * count, random)
         fetched = self._store.request(pixels.image, pixels.row, pixels.column)
+        measured = self._depths.request(pixels.image, pixels.row, pixels.column) if self._depths else None
 
         def finish() -> list[Batch]:
-            target, kept = fetched(), [None] * self._ahead
+            target, kept, depth = fetched(), [None] * self._ahead, [None] * self._ahead
+            if measured:
+                depth = self._model.positions(rays, measured()).split(count)
             if self._masked:
                 target, kept = target[:, :-1], target[:, -1].contiguous().split(count)
             if target.shape[1] == 4:
@@ -139,7 +148,7 @@ class Batches:
             backgrounds = [None] * self._ahead if background is None else background.split(count)
             targets = target.contiguous().split(count)
             places = (x.split(count) for x in (pixels.image, pixels.row, pixels.column))
-            parts = zip(rays.split(count), targets, jitter, backgrounds, *places, kept, strict=True)
+            parts = zip(rays.split(count), targets, jitter, backgrounds, *places, kept, depth, strict=True)
             return [Batch(*part) for part in parts]
 
         return finish

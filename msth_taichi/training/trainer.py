@@ -27,6 +27,7 @@ from msth_taichi.kernels import runtime
 from msth_taichi.model.losses import losses, masked_fields
 from msth_taichi.model.renderer import RadianceField, anneal_exponent
 from msth_taichi.sampling import make_sampler, require_suited
+from msth_taichi.scene.depths import DepthStore
 from msth_taichi.scene.frames import FrameStore
 from msth_taichi.scene.scene import Scene
 from msth_taichi.training.batches import Batches
@@ -78,6 +79,7 @@ def train(
     else:
         require_free(path, overwrite)
     _check_transparency(scene, config)
+    _check_depth(scene, config)
     require_suited(scene, config.sampler)
     config = with_bounds(config, scene)
     trainer = Trainer(scene, config, path, device, progress)
@@ -118,8 +120,11 @@ class Trainer:
         self.sampler = make_sampler(
             scene, self.store, config.sampler, device, self.generator, data=config.data, progress=progress
         )
+        depths = None
+        if config.loss.depth:
+            depths = DepthStore.from_scene(scene, self.images, device, config.data, config.rays.near, progress)
         self.batches = Batches(
-            self.model, config, scene.cameras.to(device), self.images, self.store, self.sampler, self.generator
+            self.model, config, scene.cameras.to(device), self.images, self.store, self.sampler, self.generator, depths
         )
         # the first step whose loss was not finite, kept on the device so that no step waits for it
         self._bad_step = torch.full((), math.inf, device=device, dtype=torch.float64)
@@ -183,6 +188,7 @@ class Trainer:
             background=batch.background,
             kept=batch.kept,
             guide_mask=step % config.mask.interval == 0,
+            depth=batch.depth,
         )
         self._bad_step = torch.where(found.total.isfinite(), self._bad_step, self._bad_step.clamp(max=step + 1))
         self.optimizer.learning_rate = learning_rate(step, config.training)
@@ -299,6 +305,14 @@ def _check_transparency(scene: Scene, config: Config) -> None:
     if scene.images("train").channels == 4 and config.cameras.colors != "none":
         raise ConfigError(
             "cameras.colors = 'affine' does not suit images with transparency: the background is ours; use 'none'"
+        )
+
+
+def _check_depth(scene: Scene, config: Config) -> None:
+    if config.loss.depth and not scene.images("train").with_depth():
+        raise ConfigError(
+            f"loss.depth = {config.loss.depth:g}: no image of '{scene.name}' that is trained on has a depth map; "
+            "name them by depth_file_path in transforms.json, or use loss.depth=0"
         )
 
 

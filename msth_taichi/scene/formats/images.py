@@ -62,6 +62,7 @@ def load_images(folder: Path, config: DataConfig, format: str, suffix: str) -> S
         splits=table.splits or hold_out(order),
         fps=frames_per_second(entries[0], 30.0),
         masks=masks,
+        depths=[entry.depth() for entry in entries],
         bounds=read_bounds(entries[0]),
     )
 

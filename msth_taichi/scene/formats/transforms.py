@@ -2,7 +2,7 @@
 
 Every problem is a DataError of one line that names the file and the remedy, found before a frame is decoded.
 What nerfstudio's own programs note for themselves is ignored: `applied_transform`, `applied_scale`,
-`orientation_override`, `ply_file_path`, `depth_file_path`.
+`orientation_override`, `ply_file_path`.
 """
 
 import json
@@ -17,11 +17,14 @@ from msth_taichi.errors import DataError
 from msth_taichi.lenses import DISTORTION, EQUIRECTANGULAR, FISHEYE, OPENCV, ORTHOGRAPHIC, PINHOLE
 from msth_taichi.scene.assemble import LARGEST, RIGID_TOLERANCE, View
 from msth_taichi.scene.formats.calibration import numbers, resized
-from msth_taichi.scene.sources import FileInfo, probe_image
+from msth_taichi.scene.sources import DepthMap, FileInfo, probe_image
 
 SPLITS = ("train", "test", "val")
 SINGLE = "all"
 """Key of the entries of a lone transforms.json, which names no split."""
+
+DEPTH_UNIT = 1e-3
+"""Units of the poses in one of a depth map's: nerfstudio's, which stores metres in millimetres."""
 
 _PERSPECTIVE = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
 _LENSES = {
@@ -70,6 +73,22 @@ class Entry:
                 "bring both to one size"
             )
         return self.json.parent / name
+
+    def depth(self) -> DepthMap | None:
+        """Its depth map, None without; a file that is not opened here.
+
+        Raises:
+            DataError: the name or the unit is not one.
+        """
+        name = self.values.get("depth_file_path")
+        if name is None:
+            return None
+        if not _is_name(name):
+            raise DataError(f"{self}: depth_file_path is {name!r:.40}; write the name of a depth map or leave it out")
+        unit = self.number("depth_unit_scale_factor", DEPTH_UNIT)
+        if unit <= 0:
+            raise DataError(f"{self}: depth_unit_scale_factor is {unit:g}; write units of the poses per stored unit")
+        return DepthMap(self.json.parent / name, unit)
 
     def number(self, key: str, default: float | None = None) -> float:
         """A finite number."""
