@@ -1,5 +1,7 @@
 """Rays through pixel centres, and the part of them that lies in the box."""
 
+from dataclasses import fields, replace
+
 import pytest
 import torch
 
@@ -76,3 +78,60 @@ def test_slanted_rays_enter_and_leave_on_the_faces(tiny_scene, device):
         assert_close(ends, torch.full_like(ends, box), 1e-4)
     middle = (rays.origins + rays.directions * ((rays.near + rays.far) / 2)[:, None])[hit]
     assert (middle.abs() < box).all()
+
+
+PER_COLUMN = ("harmonics",)  # their rays lie side by side
+
+
+def a_batch(scene, device: torch.device, ndc: float | None = None) -> Rays:
+    """Eleven rays of four cameras, with all that rays can carry but `ndc`, unless a near plane is given."""
+    camera = torch.arange(11, device=device) % 4
+    pixel = torch.arange(11, device=device)
+    return replace(
+        camera_rays(scene.cameras.to(device), camera, pixel, pixel, pixel / 11, NEAR, FAR, ndc=ndc), camera=camera
+    )
+
+
+@pytest.mark.parametrize("ndc", [None, 0.1])
+def test_every_third_ray_keeps_all_that_is_its_own(tiny_scene, device, ndc):
+    rays = a_batch(tiny_scene, device, ndc)
+    some = rays.every(3)
+    assert len(some) == 4
+    for field in fields(Rays):
+        before, after = getattr(rays, field.name), getattr(some, field.name)
+        if before is None:
+            assert after is None and field.name == "ndc"
+            continue
+        assert torch.equal(after, before[:, ::3] if field.name in PER_COLUMN else before[::3]), field.name
+    assert len(rays.every(1)) == 11
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_parts_make_up_the_whole(tiny_scene, device, bare):
+    rays = a_batch(tiny_scene, device)
+    if bare:
+        rays = replace(rays, harmonics=None, camera=None)
+    parts = rays.split(4)
+    assert [len(part) for part in parts] == [4, 4, 3]
+    for field in fields(Rays):
+        whole, pieces = getattr(rays, field.name), [getattr(part, field.name) for part in parts]
+        if whole is None:
+            assert pieces == [None] * 3
+        else:
+            assert torch.equal(torch.cat(pieces, dim=1 if field.name in PER_COLUMN else 0), whole), field.name
+
+
+def test_rays_lead_back_to_poses_until_they_are_detached(tiny_scene, device):
+    cameras = tiny_scene.cameras.to(device)
+    poses = cameras.camera_to_world.clone().requires_grad_()
+    zero = torch.zeros(3, dtype=torch.int64, device=device)
+    rays = camera_rays(cameras.with_poses(poses), zero, zero, zero, zero.float(), NEAR, FAR, box=1.0)
+    free = rays.detach()
+    assert rays.origins.requires_grad and rays.directions.requires_grad and rays.harmonics.requires_grad
+    assert not rays.near.requires_grad and not rays.far.requires_grad, "where the box begins is no way to turn a camera"
+    for field in fields(Rays):
+        values = getattr(free, field.name)
+        assert values is None or (not values.requires_grad and torch.equal(values, getattr(rays, field.name)))
+    assert free.detach() is free
+    (rays.directions[:, 0].sum() + rays.origins[:, 1].sum()).backward()
+    assert poses.grad[0].abs().max() > 0 and not poses.grad[1:].any()

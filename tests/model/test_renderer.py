@@ -1,5 +1,7 @@
 """Sampling and rendering rays and images: shapes, modes, backgrounds, bounds, and what trains what."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from msth_taichi.model.losses import losses
 from msth_taichi.model.renderer import RadianceField, anneal_exponent, render_image
 from msth_taichi.ops.composite import composite
 from tests.comparison import assert_close, assert_gradients_close
+from tests.settings import changed
 
 TWO_PROPOSALS = (
     "proposals.1.levels=2",
@@ -337,3 +340,85 @@ def test_dynamic_renders_follow_the_main_fields_mask(make_model, make_rays):
         model.proposals[0].encoding.mask_logits.fill_(30.0)
     assert_close(model(rays, mode="dynamic").color, model(rays).color, 1e-5)
     assert model(rays, mode="dynamic").accumulation.max() > 0.1
+
+
+def test_random_backgrounds_are_rendered_as_is_asked(make_model, tiny_scene, device):
+    drawn = torch.rand(5, 3, device=device)
+    for kind, value in (("white", 1.0), ("black", 0.0)):
+        model = make_model(
+            "rays.contraction=none", "rays.background=random", f"rays.background_render={kind}", box=1e-4
+        )
+        assert torch.equal(model.background(5, drawn), drawn), "training draws it"
+        assert torch.equal(model.background(5), torch.full((5, 3), value, device=device))
+        image = render_image(model, tiny_scene.cameras, 0, 0.5)
+        assert (image["rgb"][image["accumulation"] == 0] == value).all()
+
+
+def with_appearances(make_model) -> tuple[RadianceField, RadianceField]:
+    """A rough model, and one that equals it as long as its three cameras' appearances of 2 numbers are 0."""
+    plain = make_model()
+    device = plain.field.encoding.mask_logits.device
+    model = RadianceField(changed(plain.config, "cameras.appearance=2"), 1.0, torch.tensor([0, 1, 3])).to(device)
+    own = dict(plain.named_parameters())
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name == "field.color_mlp.weights.0":
+                parameter[:, :16], parameter[:, 18:] = own[name][:, :16], own[name][:, 16:]
+            elif name in own:
+                parameter.copy_(own[name])
+    return plain, model
+
+
+def test_appearances_of_zero_change_nothing(make_model, make_rays, device):
+    plain, model = with_appearances(make_model)
+    rays = make_rays(plain)
+    camera = torch.arange(20, device=device) % 4
+    for each in (rays, replace(rays, camera=camera)):
+        assert_close(model(each).color, plain(rays).color, 1e-5)
+
+
+def test_renders_have_the_mean_appearance_of_the_training_cameras(make_model, make_rays, tiny_scene, device):
+    plain, model = with_appearances(make_model)
+    rays = make_rays(plain)
+    looks = model.field.appearances.values
+    looks.data.copy_(torch.tensor([[3.0, 0.0], [0.0, -3.0], [0.6, 0.9]]))
+    seen = {
+        camera: model(replace(rays, camera=torch.full((20,), camera, device=device))).color for camera in (0, 1, 2, 3)
+    }
+    assert (seen[0] - seen[1]).abs().max() > 0.01, "the test needs cameras that differ"
+    assert_close(seen[2], plain(rays).color, 1e-5)  # one that is held out has none of its own
+    image = render_image(model, tiny_scene.cameras, 0, 0.3)["rgb"]
+    mean = model(rays).color
+    looks.data.copy_(looks.data.mean(0).expand(3, 2))
+    for camera in (0, 3):
+        assert_close(model(replace(rays, camera=torch.full((20,), camera, device=device))).color, mean, 1e-5)
+    assert_close(render_image(model, tiny_scene.cameras, 0, 0.3)["rgb"], image, 1e-6)
+
+
+def test_renders_are_seen_through_no_cameras_colours(make_model, tiny_scene):
+    """What a gain does to pixels of training has no part in a picture, even of that very camera."""
+    plain = make_model()
+    device = plain.field.encoding.mask_logits.device
+    model = RadianceField(changed(plain.config, "cameras.colors=affine"), 1.0, torch.tensor([0, 1, 3])).to(device)
+    own = dict(plain.named_parameters())
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(own[name] if name in own else torch.randn(parameter.shape))
+    expected = render_image(plain, tiny_scene.cameras, 0, 0.3)["rgb"]
+    assert torch.equal(render_image(model, tiny_scene.cameras, 0, 0.3)["rgb"], expected)
+
+
+def test_cameras_are_refined_where_that_is_asked(make_model, tiny_scene, device):
+    cameras = tiny_scene.cameras.to(device)
+    plain = make_model()
+    assert plain.refined(cameras) is cameras
+    model = RadianceField(changed(plain.config, "cameras.poses=refine"), 1.0, torch.tensor([0, 1, 2])).to(device)
+    assert torch.equal(model.refined(cameras).camera_to_world, cameras.camera_to_world)
+    model.poses.values.data[0, 3] = 0.3
+    refined = model.refined(cameras)
+    moved = refined.camera_to_world[:, :, 3] - cameras.camera_to_world[:, :, 3]
+    expected = torch.zeros(4, 3, device=device)
+    expected[:3, 0] = torch.tensor([0.2, -0.1, -0.1], device=device)
+    assert_close(moved.detach(), expected, 1e-5)
+    assert refined.names == cameras.names and refined.intrinsics is cameras.intrinsics
+    assert refined.camera_to_world.requires_grad
