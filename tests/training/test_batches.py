@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from msth_taichi.config import LossConfig
+from msth_taichi.model.losses import losses
 from msth_taichi.model.rays import camera_rays
 from msth_taichi.model.renderer import RadianceField
 from msth_taichi.sampling import make_sampler
@@ -32,7 +34,7 @@ def make_batches(tiny_scene, tiny_config, device):
         store.tier = tier or store.tier
         generator = torch.Generator(device).manual_seed(seed)
         sampler = make_sampler(tiny_scene, store, config.sampler, device, generator)
-        model = RadianceField(config, 1.0).to(device)
+        model = RadianceField(config, 1.0, images.camera.unique()).to(device)
         return Batches(model, config, cameras, images, store, sampler, generator), generator
 
     return make
@@ -133,3 +135,82 @@ def test_transparent_pixels_show_their_rays_background(make_batches, kind):
     assert 0 < clear.sum() < COUNT
     image, row, column = (batch.target[~clear] * 255).round().long().T
     assert ((image + row + column) % 2 == 1).all(), "the others are opaque"
+
+
+REFINE = "cameras.poses=refine"
+
+
+def test_rays_say_whose_they_are(make_batches, tiny_scene, device):
+    batches, _ = make_batches()
+    camera = tiny_scene.images("train").camera.to(device)
+    for step in range(3):
+        batch = batches.at(step)
+        assert torch.equal(batch.rays.camera, camera[batch.image])
+        image, row, column = (batch.target * 255).round().long().T
+        assert torch.equal(torch.stack([batch.image, batch.row, batch.column]), torch.stack([image, row, column]))
+
+
+def test_rays_of_cameras_that_stand_where_they_are_said_to_are_as_they_were_drawn(make_batches):
+    batches, _ = make_batches()
+    batch = batches.at(0)
+    assert batches.aimed(batch) is batch.rays
+
+
+@pytest.mark.parametrize("settings", [(), ("rays.contraction=none",)], ids=["open", "boxed"])
+def test_rays_start_where_their_refined_cameras_stand(make_batches, tiny_scene, device, settings):
+    batches, _ = make_batches(REFINE, *settings)
+    model, batch = batches._model, batches.at(0)
+    before = batches.aimed(batch)
+    for name in ("origins", "directions", "times", "near", "far", "harmonics", "camera"):
+        assert torch.equal(getattr(before, name), getattr(batch.rays, name)), name
+    # the third of the training cameras moves by nothing: what all have in common is left out
+    moved = torch.tensor([0.1, -0.2, 0.3, 0.04, 0.05, -0.06], device=device)
+    model.poses.values.data[0], model.poses.values.data[1] = moved, -moved
+    rays = batches.aimed(batch)
+    third = batch.rays.camera == 2
+    assert third.any() and not third.all()
+    for name in ("origins", "directions", "near", "far"):
+        old, new = getattr(batch.rays, name), getattr(rays, name).detach()
+        assert torch.equal(new[third], old[third]), name
+    assert ((rays.origins - batch.rays.origins).norm(dim=1)[~third] > 0.05).all()
+    cameras = model.refined(tiny_scene.cameras.to(device))
+    cameras = cameras.with_poses(cameras.camera_to_world.detach())
+    expected = model.rays(cameras, batch.rays.camera, batch.row, batch.column, batch.rays.times)
+    for name in ("origins", "directions", "near", "far", "harmonics"):
+        assert_close(getattr(rays, name).detach(), getattr(expected, name), 1e-6)
+    assert not rays.near.requires_grad and not rays.far.requires_grad
+
+
+def test_gradients_of_poses_are_those_of_finite_differences(make_batches, device):
+    """With samples that stay where they are: no gradient passes through where those lie."""
+    batches, _ = make_batches(
+        REFINE, "training.rays_per_step=400", "field.levels=1", "field.base_resolution=[4,4,4,2]",
+        "field.max_resolution=[4,4,4,2]", "rays.samples=24", "rays.far=8",
+    )  # fmt: skip
+    model, batch = batches._model, batches.at(0)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            size = 0.02 if "poses" in name else 1.0 if "weights" not in name else 2.5 / parameter.shape[1] ** 0.5
+            parameter.copy_((torch.rand(parameter.shape, generator=generator) * 2 - 1) * size)
+    target = torch.zeros_like(batch.target)
+    only_colors = LossConfig(interlevel=0, distortion=0, mask=0)
+
+    def loss() -> torch.Tensor:
+        return losses(model, batches.aimed(batch), target, only_colors, anneal=0.0).total
+
+    values = model.poses.values
+    (gradient,) = torch.autograd.grad(loss(), [values])
+    expected, step = torch.zeros_like(values), 4e-3
+    with torch.no_grad():
+        for index in range(values.numel()):
+            kept = values.view(-1)[index].item()
+            ends = []
+            for sign in (1, -1):
+                values.view(-1)[index] = kept + sign * step
+                ends.append(loss().double())
+            values.view(-1)[index] = kept
+            expected.view(-1)[index] = (ends[0] - ends[1]) / (2 * step)
+    assert gradient.shape == (3, 6) and (gradient.abs() > 1e-5).all()
+    assert_close(gradient, expected, 0.02)
+    assert_close(gradient.sum(0), torch.zeros(6, device=device), 1e-5)  # nothing moves all cameras together

@@ -1,5 +1,6 @@
 """The optimiser of fields that keep their gradients: torch's Adam on the same numbers, in one launch."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -11,7 +12,8 @@ from msth_taichi.model.losses import losses, masked_fields
 from msth_taichi.model.renderer import RadianceField
 from msth_taichi.training.checkpoint import State, load_training, save_checkpoint
 from msth_taichi.training.grid_adam import EPSILON, GridAdam
-from tests.comparison import assert_close
+from tests.comparison import assert_close, assert_gradients_close
+from tests.settings import changed
 
 LOSS = LossConfig(interlevel=1.0, distortion=0.01, mask=0.1, mask_proposal=True)
 RATE = 1e-2
@@ -306,3 +308,187 @@ def test_a_resumed_training_goes_on_bit_for_bit(start, tmp_path, device, compute
     for a, b in zip(first.model.fields(), second.model.fields(), strict=True):
         assert_equal(snapshot(second, b), snapshot(first, a))
     assert torch.equal(first.optimizer.loss_scale, second.optimizer.loss_scale)
+
+
+DECAY = 3.0
+
+
+def tables_of(field: Field) -> tuple[torch.Tensor, torch.Tensor]:
+    return field.encoding.static_table, field.encoding.dynamic_table
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "autograd"])
+@pytest.mark.parametrize("due", [True, False])
+def test_tables_lose_a_share_before_they_move_and_nothing_else_does(start, device, kept, due):
+    """As if somebody had scaled them by 1 - decay * rate after the gradients were found. Kept or not, in fields
+    that move alone; and of those that keep their gradients, in entries that one has ever reached."""
+    decaying, scaled, plain = (start(kept=kept, loss_scale=float(RAYS) if kept else None) for _ in range(3))
+    for training in (decaying, scaled, plain):
+        training.step()
+        training.due = due
+        training.backward()
+    before = {name: p.detach().clone() for name, p in decaying.model.named_parameters()}
+    remains = 1 - DECAY * RATE
+    with torch.no_grad():
+        for field in scaled.model.fields() if due else [scaled.model.field]:
+            for table in tables_of(field):
+                moments = scaled.optimizer.state[table]
+                reached = (moments["exp_avg_sq"] != 0).any(1, keepdim=True) if kept else torch.ones_like(table[:, :1])
+                if kept:  # and those that this very step reaches
+                    reached |= (kept_gradients(field)[table] != 0).any(1, keepdim=True)
+                table.mul_(torch.where(reached > 0, remains, 1.0))
+    decaying.optimizer.decay = DECAY
+    for training in (decaying, scaled, plain):
+        training.optimizer.step()
+    others = dict(scaled.model.named_parameters()), dict(plain.model.named_parameters())
+    for name, parameter in decaying.model.named_parameters():
+        of_scaled, of_plain = (other[name] for other in others)
+        if kept:
+            # the kernel may round the product and the sum at once
+            assert_close(parameter, of_scaled, 1e-6)
+        elif device.type == "cpu":
+            assert torch.equal(parameter, of_scaled), name
+        if "table" in name and (due or name.startswith("field")):
+            assert parameter.norm() < of_plain.norm() and not torch.equal(parameter, of_plain)
+        elif device.type == "cpu" or kept:
+            assert torch.equal(parameter, of_plain), f"{name} decays"
+    if not due:
+        for name, parameter in decaying.model.named_parameters():
+            if name.startswith("proposals"):
+                assert torch.equal(parameter, before[name]), f"{name} moves though it is not due"
+
+
+@COMPUTES
+def test_kept_tables_decay_as_those_of_torchs_adam(start, compute):
+    """Through several steps, on the same gradients; the copies that the next step reads follow."""
+    training = start(compute=compute)
+    training.optimizer.decay = DECAY
+    field = training.model.field
+    tables = tables_of(field)
+    twins = [table.detach().clone().requires_grad_() for table in tables]
+    reached = [torch.zeros_like(table[:, :1], dtype=torch.bool) for table in tables]
+    adam = torch.optim.Adam(twins, lr=RATE, eps=EPSILON)
+    for step in range(8):
+        training.optimizer.learning_rate = adam.param_groups[0]["lr"] = rate = RATE * 0.8**step
+        training.backward()
+        gradients = kept_gradients(field)
+        with torch.no_grad():
+            for table, twin, touched in zip(tables, twins, reached, strict=True):
+                twin.grad = gradients[table] / training.optimizer.loss_scale
+                touched |= (gradients[table] != 0).any(1, keepdim=True)
+                twin.mul_(torch.where(touched, 1 - DECAY * rate, 1.0))
+        adam.step()
+        training.optimizer.step()
+        training.count += 1
+    for table, twin, touched in zip(tables, twins, reached, strict=True):
+        assert 0.1 < touched.float().mean() < 1
+        assert_close(table, twin, 1e-4)
+    if compute == torch.float16:
+        for copy, table in zip(field.encoding.copies_in(compute), tables, strict=True):
+            assert torch.equal(copy, table.half())
+
+
+def test_parameters_have_rates_of_their_own(start, make_model):
+    """Factors of the rate that follow it when it changes: torch's Adam with a group for each."""
+    training, twin = start(kept=False, loss_scale=None), make_model()
+    slow, fast = "field.encoding.static_table", "field.color_mlp.weights.0"
+    factors = {slow: 0.1, fast: 5.0}
+    training.optimizer.rates = {dict(training.model.named_parameters())[name]: f for name, f in factors.items()}
+    adam = torch.optim.Adam(
+        [{"params": [p], "name": name} for name, p in twin.named_parameters()], lr=RATE, eps=EPSILON
+    )
+    for step in range(3):
+        rate = training.optimizer.learning_rate = RATE * 0.5**step
+        training.backward()
+        for group in adam.param_groups:
+            group["lr"] = rate * factors.get(group["name"], 1.0)
+        for parameter, other in zip(training.model.parameters(), twin.parameters(), strict=True):
+            other.grad = parameter.grad.clone()
+        training.optimizer.step()
+        adam.step()
+        training.count += 1
+    for parameter, other in zip(training.model.parameters(), twin.parameters(), strict=True):
+        assert_close(parameter, other, 1e-5)
+    plain = start(kept=False, loss_scale=None)
+    plain.step()
+    again = start(kept=False, loss_scale=None)
+    again.optimizer.rates = {dict(again.model.named_parameters())[name]: 0.0 for name in factors}
+    again.step()
+    fresh = dict(make_model().named_parameters())
+    for (name, parameter), other in zip(again.model.named_parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(parameter, fresh[name] if name in factors else other) or parameter.is_cuda, name
+
+
+class Coloured(Training):
+    """Of a model that learns colours of three cameras as well, whose rays take turns."""
+
+    def __init__(self, model: RadianceField, make_rays, **options):
+        device = model.field.encoding.mask_logits.device
+        config = changed(model.config, "cameras.colors=affine")
+        coloured = RadianceField(config, 1.0, torch.arange(3))
+        coloured.load_state_dict(coloured.state_dict() | model.state_dict())
+        super().__init__(coloured.to(device), make_rays, **options)
+
+    def backward(self) -> None:
+        make_rays = self.make_rays
+
+        def of_cameras(*arguments, **options):
+            rays = make_rays(*arguments, **options)
+            return replace(rays, camera=torch.arange(len(rays), device=rays.times.device) % 3)
+
+        self.make_rays = of_cameras
+        super().backward()
+        self.make_rays = make_rays
+
+
+@COMPUTES
+def test_what_autograd_moves_beside_kept_fields_leaves_their_scale_alone(make_model, make_rays, compute):
+    """An overflow of theirs keeps them where they are; it says nothing of float16, so the scale stays."""
+    spoilt, clean = (Coloured(make_model(), make_rays, compute=compute) for _ in range(2))
+    for training in (spoilt, clean):
+        training.step()
+        training.optimizer.loss_scale.fill_(20.0)
+        training.backward()
+    colors = spoilt.model.colors.values
+    before = colors.detach().clone()
+    assert before.any(), "colours move beside kept fields"
+    spoilt.model.colors.values.grad[0, 0] = float("inf")
+    for training in (spoilt, clean):
+        training.optimizer.step()
+    assert torch.equal(colors, before) and not torch.equal(clean.model.colors.values, before)
+    assert spoilt.optimizer.loss_scale.item() == clean.optimizer.loss_scale.item() == pytest.approx(20.02, rel=1e-5)
+    for a, b in zip(spoilt.model.fields(), clean.model.fields(), strict=True):
+        assert_equal(snapshot(spoilt, a), snapshot(clean, b))
+
+
+def test_the_scale_of_the_loss_divides_gradients_of_all(make_model, make_rays):
+    one, other = (Coloured(make_model(), make_rays, loss_scale=scale) for scale in (4.0, 4096.0))
+    for training in (one, other):
+        for _ in range(2):
+            training.step()
+    assert one.model.colors.values.abs().max() > 0.5 * RATE
+    assert_close(one.model.colors.values, other.model.colors.values, 1e-4)
+
+
+@COMPUTES
+def test_gradients_of_two_passes_add_up_until_a_step_forgets_them(start, compute):
+    """What losses that look at a field twice rely on."""
+    once, twice = start(compute=compute), start(compute=compute)
+    once.backward()
+    twice.backward()
+    twice.backward()
+    for a, b in zip(once.model.fields(), twice.model.fields(), strict=True):
+        pairs = zip(kept_gradients(a).values(), kept_gradients(b).values(), strict=True)
+        for single, double in pairs:
+            assert_gradients_close(double, 2 * single.float(), 1e-5 if compute == torch.float32 else 5e-3)
+    twice.optimizer.step()
+    for field in twice.model.fields():
+        assert not field.encoding.sums.pending
+        assert all(not gradient.any() for gradient in kept_gradients(field).values())
+    twice.backward()
+    alone = start(compute=compute)
+    alone.model.load_state_dict(twice.model.state_dict())
+    alone.backward()
+    for a, b in zip(alone.model.fields(), twice.model.fields(), strict=True):
+        for single, other in zip(kept_gradients(a).values(), kept_gradients(b).values(), strict=True):
+            assert_gradients_close(other, single, 1e-5 if compute == torch.float32 else 5e-3)
