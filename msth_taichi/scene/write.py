@@ -51,14 +51,17 @@ def write_transforms(scene: Scene, folder: Path, *, copy: bool = False, progress
     """
     tables = {split: _entries(scene, images) for split, images in scene.splits.items()}
     used = [entry["file_path"] for entries in tables.values() for entry in entries]
-    masks = [entry["mask_path"] for entries in tables.values() for entry in entries if "mask_path" in entry]
+    masks, depths = (
+        [entry[key] for entries in tables.values() for entry in entries if key in entry]
+        for key in ("mask_path", "depth_file_path")
+    )
     static = all(isinstance(images.source, VideoSource) for images in scene.splits.values())
-    names = _names(used, "videos" if static else "images") | _names(masks, "masks")
+    names = _names(used, "videos" if static else "images") | _names(masks, "masks") | _names(depths, "depths")
     for file, name in tqdm(names.items(), desc="files", unit="file", leave=False, disable=None if progress else True):
         _place(file, folder / name, copy)
     for entries in tables.values():
         for entry in entries:
-            for key in ("file_path", "mask_path"):
+            for key in ("file_path", "mask_path", "depth_file_path"):
                 if key in entry:
                     entry[key] = names[entry[key]].as_posix()
     top: dict[str, Any] = {"fps": scene.fps}
@@ -82,7 +85,10 @@ def _entries(scene: Scene, images: Images) -> list[dict[str, Any]]:
         for camera, key, time in zip(cameras, keys, times, strict=True):
             entry = {"file_path": source.files[key], "time": _shortest(time), **_camera(scene, camera)}
             mask = source.masks[key] if source.masks else None
-            entries.append(entry if mask is None else {**entry, "mask_path": mask})
+            depth = source.depths[key] if source.depths else None
+            entry |= {} if mask is None else {"mask_path": mask}
+            entry |= {} if depth is None else {"depth_file_path": depth.file, "depth_unit_scale_factor": depth.unit}
+            entries.append(entry)
         return entries
     seen: dict[int, list[int]] = {}
     for camera, key in zip(cameras, keys, strict=True):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from msth_taichi.errors import ConfigError, TensorError
-from msth_taichi.ops.stratified import stratified_samples
+from msth_taichi.ops.stratified import spaced_positions, stratified_samples
 from msth_taichi.reference import stratified as twin
 from tests.comparison import assert_close
 
@@ -100,3 +100,14 @@ def test_takes_no_gradient_and_allocates_none(device):
     near, far = torch.zeros(4, device=device).requires_grad_(), torch.ones(4, device=device)
     s, t = stratified_samples(near, far, 4)
     assert near.grad is None and not s.requires_grad and not t.requires_grad
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_positions_invert_distances(device, spacing):
+    near, far, jitter = random_bounds(100, device, torch.float64)
+    s, t = stratified_samples(near, far, 5, spacing, 0.7, jitter)
+    for k in range(6):
+        assert_close(spaced_positions(t[:, k], near, far, spacing, 0.7), s[:, k], 1e-9)
+    assert (spaced_positions(far + 1, near, far, spacing, 0.7) == 1).all()
+    assert (spaced_positions(near - 0.01, near, far, spacing, 0.7) == -1).all()
+    assert (spaced_positions(near, near, near, spacing, 0.7) == -1).all()

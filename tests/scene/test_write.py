@@ -13,6 +13,7 @@ from msth_taichi.errors import DataError
 from msth_taichi.lenses import EQUIRECTANGULAR, FISHEYE, OPENCV, ORTHOGRAPHIC, PINHOLE
 from msth_taichi.scene.assemble import image_scene, video_scene
 from msth_taichi.scene.scene import load_scene
+from msth_taichi.scene.sources import DepthMap
 from msth_taichi.scene.write import write_transforms
 from tests.scene.rig import AS_IS, assert_same_scene, room_rig, room_sweep, write_video
 
@@ -63,7 +64,7 @@ def videos(rig, folder, config=AS_IS, starts=None, **settings):
     )
 
 
-def images(rig, folder, config=AS_IS, masks=None, names=None):
+def images(rig, folder, config=AS_IS, masks=None, names=None, depths=None):
     files = [folder / (names[v] if names else f"{v}.png") for v in range(len(rig.views))]
     for file, frame in zip(files, rig.frames[:, 0], strict=True):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -78,6 +79,7 @@ def images(rig, folder, config=AS_IS, masks=None, names=None):
         times=rig.times,
         splits={"train": [0, 1, 2], "test": [3]},
         masks=masks,
+        depths=depths,
     )
 
 
@@ -126,6 +128,19 @@ def test_masks(sweep, tmp_path):
     for before, after in zip(scene.images("train").read(), again.images("train").read(), strict=True):
         np.testing.assert_array_equal(before, after)
     assert again.images("train").masked
+
+
+def test_depth_maps(sweep, tmp_path):
+    """Of images that have one, with their units; a copy keeps what is in the files."""
+    depth = np.linspace(1, 2, 24 * 32).reshape(24, 32).astype(np.float32)
+    path = tmp_path / "in" / "measured" / "0.npy"
+    path.parent.mkdir(parents=True)
+    np.save(path, depth)
+    scene = images(sweep, tmp_path / "in", PLACED, depths=[DepthMap(path, 0.5), None, None, None])
+    write_transforms(scene, tmp_path / "out", copy=True, progress=False)
+    train = load_scene(tmp_path / "out", AS_IS).images("train")
+    assert train.with_depth() == [0] and np.array_equal(train.depth_map(0), depth * 0.5)
+    assert (tmp_path / "out" / "depths" / "0.npy").is_file()
 
 
 @pytest.mark.parametrize("splits", [{"train": [0, 1, 2]}, {"train": [0, 2], "val": [1]}])

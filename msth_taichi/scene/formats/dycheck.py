@@ -8,7 +8,7 @@ from msth_taichi.scene.formats.calibration import positive
 from msth_taichi.scene.formats.nerfies import DATASET, is_nerfies, nerfies_scene, read_ids, read_object
 from msth_taichi.scene.scene import Scene
 
-EXTRA, SPLITS = "extra.json", "splits"
+EXTRA, SPLITS, DEPTHS = "extra.json", "splits", "depth"
 FPS = 30.0
 
 
@@ -38,4 +38,5 @@ def load(folder: Path, config: DataConfig) -> Scene:
     fps = FPS
     if (folder / EXTRA).exists():
         fps = positive(read_object(folder / EXTRA).get("fps", FPS), f"{folder / EXTRA}: fps")
-    return nerfies_scene(folder, config, format="dycheck", ids=ids, splits={"train": train, "test": test}, fps=fps)
+    splits = {"train": train, "test": test}
+    return nerfies_scene(folder, config, format="dycheck", ids=ids, splits=splits, fps=fps, depths=DEPTHS)

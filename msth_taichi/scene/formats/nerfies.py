@@ -17,7 +17,7 @@ from msth_taichi.lenses import OPENCV, PINHOLE
 from msth_taichi.scene.assemble import View, image_scene
 from msth_taichi.scene.formats.calibration import numbers, opengl_from_opencv, positive, read_json
 from msth_taichi.scene.scene import Scene
-from msth_taichi.scene.sources import probe_image
+from msth_taichi.scene.sources import DepthMap, probe_image
 
 DATASET, METADATA, SCENE = "dataset.json", "metadata.json", "scene.json"
 CAMERAS, IMAGES = "camera", "rgb"
@@ -71,6 +71,7 @@ def nerfies_scene(
     ids: Sequence[str],
     splits: Mapping[str, Sequence[str]],
     fps: float,
+    depths: str | None = None,
 ) -> Scene:
     """Images of a camera that moves, or of a few, at the times that metadata.json gives.
 
@@ -84,6 +85,8 @@ def nerfies_scene(
         ids: all images, of which the first and the last time are those of the scene.
         splits: some of `ids` each.
         fps: frames per second.
+        depths: folder of depth maps, units of the cameras, as NumPy files in a folder a scale as images are; of some
+            images.
     Raises:
         DataError: names the file, what is wrong with it, and the remedy.
     """
@@ -93,6 +96,7 @@ def nerfies_scene(
     files = [images / f"{name}.png" for name in used]
     views = [read_view(folder / CAMERAS / f"{name}.json", file, scale) for name, file in zip(used, files, strict=True)]
     row = {name: k for k, name in enumerate(used)}
+    measured = [folder / depths / images.name / f"{name}.npy" for name in used] if depths else []
     return image_scene(
         folder,
         config.model_copy(update={"downscale": config.downscale // scale}),
@@ -103,6 +107,7 @@ def nerfies_scene(
         times=[times[name] for name in used],
         splits={split: [row[name] for name in names] for split, names in splits.items()},
         fps=fps,
+        depths=[DepthMap(file, 1.0) if file.is_file() else None for file in measured],
         bounds=read_bounds(folder / SCENE),
     )
 

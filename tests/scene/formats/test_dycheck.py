@@ -53,6 +53,19 @@ def test_as_published(folder, sweep):
     assert (scene.format, scene.num_frames, scene.fps) == ("dycheck", 6, 60.0)
 
 
+@pytest.mark.parametrize("scale", [1, 2])
+def test_depth_maps(folder, scale):
+    """Of the scale that is used, and of the images that have one; in units of the cameras."""
+    depth = np.linspace(0.5, 2, 24 * 32 // scale**2, dtype=np.float32).reshape(24 // scale, 32 // scale, 1)
+    (folder / f"depth/{scale}x").mkdir(exist_ok=True)
+    for v in (0, 3):
+        np.save(folder / f"depth/{scale}x/{NAMES[v]}.npy", depth)
+    scene = dycheck.load(folder, AS_IS.model_copy(update={"downscale": scale}))
+    train = scene.images("train")
+    assert train.with_depth() == [0, 3] and not scene.images("test").with_depth()
+    assert np.array_equal(train.depth_map(3), depth[..., 0])
+
+
 def test_without_splits(folder):
     for split in ("train", "val"):
         (folder / "splits" / f"{split}.json").unlink()

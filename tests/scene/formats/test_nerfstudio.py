@@ -178,6 +178,28 @@ def test_masks(tmp_path, sweep):
     assert_same_scene(scene, sweep, {"train": TRAIN, "test": TEST})
 
 
+def test_depth_maps(tmp_path, sweep):
+    """Named by some entries, in units of the top or of the entry; not looked for while nobody asks."""
+    write_images(tmp_path, sweep)
+    depth = np.linspace(500, 4000, 24 * 32).reshape(24, 32).astype(np.uint16)
+    iio.imwrite(tmp_path / "depth.png", depth)
+    np.save(tmp_path / "depth.npy", depth.astype(np.float32))
+    edit(tmp_path, frame(0, depth_file_path="depth.png"))
+    edit(tmp_path, frame(1, depth_file_path="depth.npy", depth_unit_scale_factor=0.01))
+    edit(tmp_path, frame(2, depth_file_path="not there.png"))
+    edit(tmp_path, frame(3, depth_file_path=None))
+    train = images.load(tmp_path, AS_IS).images("train")
+    assert train.with_depth() == [0, 1, 2]
+    for row, unit in ((0, 0.001), (1, 0.01)):
+        found = train.depth_map(row)
+        assert found is not None and np.allclose(found, depth * unit, rtol=1e-6)
+    with pytest.raises(DataError, match=r"not there\.png: missing"):
+        train.depth_map(2)
+    assert train.depth_map(3) is None
+    edit(tmp_path, lambda top: top.update(depth_unit_scale_factor=2.0))
+    assert all(images.load(tmp_path, AS_IS).images("train").depth_map(k)[3, 4] == 2.0 * depth[3, 4] for k in (0, 1))
+
+
 def test_listed_splits(tmp_path, sweep):
     names = [f"images/frame_{v + 1:05d}.png" for v in range(COUNT)]
     write_images(tmp_path, sweep, train_filenames=names[:5], val_filenames=[f"./{names[6]}"], test_filenames=names[7:])
@@ -233,6 +255,8 @@ def test_units_of_an_orthographic_camera_are_the_users(tmp_path, sweep):
 SPOILT = {
     "mask missing": (frame(2, mask_path="masks/3.png"), "masks/3.png", "restore"),
     "mask is a number": (frame(2, mask_path=3), ONE, "mask_path"),
+    "depth map is a number": (frame(2, depth_file_path=3), ONE, "depth_file_path"),
+    "unit of depth": (frame(2, depth_file_path="a.png", depth_unit_scale_factor=0), ONE, "depth_unit_scale_factor"),
     "listed name of no frame": (lambda top: top.update(train_filenames=["images/0.png"]), ONE, "correct one"),
     "list of numbers": (lambda top: top.update(train_filenames=[1]), ONE, "train_filenames"),
     "who trains is not listed": (
