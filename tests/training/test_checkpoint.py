@@ -1,6 +1,7 @@
 """Checkpoints of any module: read back exactly, the newest two kept, and damage told by name."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from msth_taichi.errors import RunError
+from msth_taichi.sampling import Sampler
 from msth_taichi.training import checkpoint
 from msth_taichi.training.checkpoint import (
     State,
@@ -195,3 +197,53 @@ def test_random_numbers_of_another_kind_are_told(tmp_path):
     checkpoint.save_file(others, folder / "optimizer.safetensors")
     with pytest.raises(RunError, match=r"optimizer.safetensors: does not belong to this run or device"):
         training.load(folder)
+
+
+class Counting(Sampler):
+    """A sampler whose state is what it was told."""
+
+    learns = True
+
+    def __init__(self, cells: int = 3):
+        self.errors = torch.zeros(cells)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {"errors": self.errors.clone(), "updates": torch.tensor(7)}
+
+    def load_state(self, values: Mapping[str, torch.Tensor]) -> None:
+        self.errors.copy_(values["errors"])
+        assert values.keys() == {"errors", "updates"}
+
+
+def save_with(sampler: Sampler, run: Path) -> Path:
+    training = Training()
+    training.step()
+    return save_checkpoint(run, training.model, training.optimizer, training.generator.get_state(), State(5), sampler)
+
+
+def load_with(sampler: Sampler, folder: Path) -> State:
+    training = Training()
+    return load_training(folder, training.model, training.optimizer, training.generator, sampler)
+
+
+def test_what_a_sampler_has_learnt_is_kept(tmp_path):
+    first, second = Counting(), Counting()
+    first.errors.copy_(torch.tensor([0.5, -1.0, 3.0]))
+    folder = save_with(first, tmp_path)
+    first.errors.zero_()
+    load_with(second, folder)
+    assert second.errors.tolist() == [0.5, -1.0, 3.0]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+
+
+def test_a_sampler_that_learns_nothing_has_nothing_kept(tmp_path):
+    folder = save_with(Sampler(), tmp_path)
+    assert not [name for name in checkpoint.load_file(folder / "optimizer.safetensors") if name.startswith("sampler")]
+    load_with(Sampler(), folder)
+
+
+@pytest.mark.parametrize("of", ["another kind", "another size"])
+def test_a_samplers_state_that_does_not_fit_is_told(tmp_path, of):
+    folder = save_with(Sampler() if of == "another kind" else Counting(4), tmp_path)
+    with pytest.raises(RunError, match=r"optimizer.safetensors: does not belong to this run or device"):
+        load_with(Counting(3), folder)

@@ -14,8 +14,15 @@ from pathlib import Path
 
 import pytest
 import tomli_w
+import torch
+from safetensors.torch import load_file, save_file
 
 from msth_taichi.config import Config
+from msth_taichi.errors import RunError
+from msth_taichi.evaluation.evaluate import evaluate
+from msth_taichi.training.batches import AHEAD
+from msth_taichi.training.run import load_run
+from msth_taichi.training.trainer import train
 from tests.settings import changed
 
 DATA = "synthetic:cameras=3,test_cameras=1,frames=4,width=24,height=18"
@@ -127,3 +134,58 @@ def test_a_training_survives_sigterm_and_sigkill(folder, config, tmp_path):
     assert process.returncode == 0
     assert losses(run) == losses(folder / "straight")
     assert len(list((run / "checkpoints").iterdir())) == 2, "nothing half-written is left"
+
+
+LEARNS = ("sampler.kind=error_map", "sampler.map_resolution=6", "sampler.time_bins=2", "sampler.map_decay=0.3")
+EVERYTHING = (
+    *LEARNS,
+    "cameras.colors=affine",
+    "cameras.poses=refine",
+    "cameras.appearance=4",
+    "mask.objective=uncertainty",
+    "mask.information=neural",
+    "loss.decay=0.5",
+    "loss.opacity=0.001",
+    "loss.time_smoothness=0.01",
+    "loss.total_variation=0.1",
+    "rays.background_render=white",
+)
+MORE_STEPS, STOP = 3 * AHEAD + 5, 2 * AHEAD + 3  # in the midst of a block; the map has been drawn from by then
+
+
+@pytest.mark.parametrize("settings", [LEARNS, EVERYTHING], ids=["error map", "everything"])
+def test_what_is_learnt_beside_the_field_goes_on(tiny_scene, config, tmp_path, settings):
+    """Maps of a sampler, cameras, uncertainty: two halves are the whole, and the run can be used."""
+    config = changed(config, *settings, "sampler.uniform=0.1", f"training.schedule_steps={MORE_STEPS}")
+    whole, half = (changed(config, f"training.steps={steps}") for steps in (MORE_STEPS, STOP))
+    straight = train(tiny_scene, whole, tmp_path / "straight", arch="cpu", progress=False)
+    train(tiny_scene, half, tmp_path / "halves", arch="cpu", progress=False)
+    train(tiny_scene, whole, tmp_path / "halves", arch="cpu", progress=False, resume=True)
+    assert losses(tmp_path / "halves") == losses(tmp_path / "straight")
+    last = f"checkpoints/step-{MORE_STEPS:08d}"
+    for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
+        assert (tmp_path / "straight" / last / name).read_bytes() == (tmp_path / "halves" / last / name).read_bytes()
+
+    state = load_file(tmp_path / "halves" / last / "optimizer.safetensors")
+    errors = state["sampler/current"]
+    assert (errors >= 0).any() and errors.std() > 0, "the map has learnt nothing"
+    run = load_run(tmp_path / "halves", arch="cpu")
+    for (name, loaded), trained in zip(run.model.named_parameters(), straight.model.parameters(), strict=True):
+        assert torch.equal(loaded, trained), name
+    if settings is EVERYTHING:
+        for part in (run.model.colors, run.model.poses, run.model.field.appearances):
+            assert len(part.values) == 3 and (part.values != 0).any(1).all(), "one of the training cameras is left out"
+        for name in ("exp_avg/colors.values", "exp_avg/poses.values", "exp_avg/uncertainty.field.table"):
+            assert state[name].any(), name
+        assert {"loss_colors", "loss_uncertainty", "loss_information"} <= losses(run.path)[1].keys()
+    scores = [evaluate(each, tiny_scene, progress=False)["psnr"] for each in (run, straight)]
+    assert scores[0] == scores[1] > 0
+
+
+def test_a_map_that_is_lost_is_told(tiny_scene, config, tmp_path):
+    config = changed(config, *LEARNS, "training.steps=4")
+    run = train(tiny_scene, config, tmp_path / "run", arch="cpu", progress=False)
+    file = run.path / "checkpoints" / "step-00000004" / "optimizer.safetensors"
+    save_file({name: value for name, value in load_file(file).items() if not name.startswith("sampler/")}, file)
+    with pytest.raises(RunError, match=r"optimizer.safetensors: does not belong to this run"):
+        train(tiny_scene, changed(config, "training.steps=6"), run.path, arch="cpu", progress=False, resume=True)
