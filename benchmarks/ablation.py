@@ -25,7 +25,7 @@ import torch
 from options import arguments
 
 from msth_taichi.config import load_preset
-from msth_taichi.errors import MsthError
+from msth_taichi.errors import ConfigError, MsthError
 from msth_taichi.evaluation.evaluate import evaluate
 from msth_taichi.files import write_json, write_text
 from msth_taichi.kernels import runtime
@@ -78,6 +78,7 @@ VARIANTS: dict[str, dict[str, list[str]]] = {
         "time smoothness 0.1": ["loss.time_smoothness=0.1"],
         "total variation 0.01": ["loss.total_variation=0.01"],
         "opacity 0.001": ["loss.opacity=0.001"],
+        "depth 1": ["loss.depth=1"],
         "distortion 0": ["loss.distortion=0"],
         "distortion 0.005": ["loss.distortion=0.005"],
         "sparse 1e-6": ["loss.sparse=1e-6"],
@@ -185,7 +186,12 @@ def run(options: argparse.Namespace) -> None:
             continue
         if time.monotonic() - begun > options.budget:
             break
-        rows[job.key] = row = measure(job, [*small, *options.settings], scenes, device, options.commit)
+        try:
+            row = measure(job, [*small, *options.settings], scenes, device, options.commit)
+        except ConfigError as error:  # such as a depth prior without depth maps
+            print(job.key, "left out:", error, flush=True)
+            continue
+        rows[job.key] = row
         save(path, rows)
         shown = {title: row[key] for key, title in METRICS.items() if row.get(key) is not None}
         print(job.key, " ".join(f"{title} {value:.4g}" for title, value in shown.items()), flush=True)
