@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from msth_taichi.config import DataConfig
+from msth_taichi.config import DataConfig, load_preset
 from msth_taichi.grids import GridSpec
 from msth_taichi.ops.hash_grid import hash_grid
 
@@ -221,6 +221,104 @@ def test_training_step_looks_at_frames_of_the_scene():
     with module("bench_training_step").frames_traced_in_place():
         traced = FrameStore.from_images(images, scene.cameras, runtime.device(), DataConfig()).pixels
     assert torch.equal(traced, expected)
+
+
+@pytest.fixture
+def ablation(monkeypatch) -> Any:
+    """The benchmark with two groups, of which one changes how long is trained."""
+    from msth_taichi.scene.frames import FrameStore
+
+    bench = module("ablation")
+    monkeypatch.setattr(FrameStore, "from_images", staticmethod(FrameStore.from_images))  # frames are shared in place
+    variants = {
+        "preset": {"as it is": []},
+        "optimisation": {"half the steps": ["training.steps=HALF"], "half the rays": ["training.rays_per_step=HALF"]},
+    }
+    monkeypatch.setattr(bench, "VARIANTS", variants)
+    return bench
+
+
+def run_ablation(bench: Any, monkeypatch, folder: Path, *options: str) -> dict[str, Any]:
+    """Rows of `tiny.json` in a folder."""
+    settings = [f"--set={setting}" for setting in (*SETTINGS, "training.steps=4", "rays.background=last_sample")]
+    arguments = ["--arch=auto", f"--results={folder}", "--commit=abc", "--name=tiny", *settings, *options]
+    monkeypatch.setattr(sys, "argv", ["ablation.py", *arguments])
+    bench.main()
+    return json.loads((folder / "tiny.json").read_text())
+
+
+def test_ablation(ablation, monkeypatch, tmp_path, device, capsys):
+    data = f"--data=built-in={SCENE}:demo"
+    first, second, both = (tmp_path / name for name in ("first", "second", "both"))
+    rows = run_ablation(ablation, monkeypatch, first, data, "--shard=0/2")
+    keys = ["built-in/preset/as it is/1", "built-in/optimisation/half the rays/1"]
+    assert list(rows) == keys and all(key in capsys.readouterr().out for key in keys[:1])
+    row = rows[keys[0]]
+    for name in (
+        "psnr",
+        "psnr_affine",
+        "psnr_worst",
+        "ssim",
+        "psnr_train",
+        "iou",
+        "depth_error",
+        "minutes",
+        "megabytes",
+    ):
+        assert math.isfinite(row[name]), name
+    assert row["commit"] == "abc" and row["seed"] == 1 and "training.steps=4" in row["settings"]
+    assert "training.rays_per_step=16" in rows[keys[1]]["settings"]
+
+    others = run_ablation(ablation, monkeypatch, second, data, "--shard=1/2", "--only=preset", "--only=optimisation")
+    assert list(others) == ["built-in/optimisation/half the steps/1"]
+    again = run_ablation(ablation, monkeypatch, first, data, "--only=preset", "--seeds=2")
+    assert set(again) == {*keys, "built-in/preset/as it is/2"}, "rows of before are kept"
+    assert again[keys[1]] == rows[keys[1]] and again[keys[0]]["psnr"] == pytest.approx(row["psnr"])
+
+    merged = run_ablation(
+        ablation, monkeypatch, both, f"--merge={first / 'tiny.json'}", f"--merge={second / 'tiny.json'}"
+    )
+    assert merged == again | others
+    page = (both / "tiny.md").read_text()
+    cells = {row[1]: row for row in table_rows(page)}
+    assert list(cells) == ["variant", "as it is", "half the steps", "half the rays"]
+    assert cells["as it is"][2] == "2", "seeds of a row are averaged"
+    mean = sum(again[f"built-in/preset/as it is/{seed}"]["psnr"] for seed in (1, 2)) / 2
+    assert cells["as it is"][cells["variant"].index("PSNR")] == f"{mean:.2f}"
+    assert "## built-in" in page and "commit abc" in page
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--data=mutant:dnerf"], "--data mutant:dnerf: expected NAME=PATH:PRESET"),
+        (["--data=a=b"], "expected NAME=PATH:PRESET"),
+        ([f"--data=a={SCENE}:demo", "--only=luck"], "--only luck: no such group; there are preset, optimisation"),
+        ([f"--data=a={SCENE}:dmo"], "unknown preset 'dmo'"),
+    ],
+)
+def test_ablation_tells_what_it_cannot_run(ablation, monkeypatch, tmp_path, capsys, options, says):
+    with pytest.raises(SystemExit) as stopped:
+        run_ablation(ablation, monkeypatch, tmp_path, *options)
+    assert stopped.value.code == 2 and says in capsys.readouterr().err
+
+
+def test_ablation_counts_from_what_the_preset_says():
+    bench = module("ablation")
+    assert bench.parse_capture("mutant=data/a:b:dnerf") == ("mutant", "data/a:b", "dnerf")
+    found = bench.settings_of("demo", ["training.steps=HALF", "training.rays_per_step=TWICE", "loss.mask=1"], [])
+    assert found == ["training.steps=550", "training.rays_per_step=1536", "loss.mask=1"]
+    given = ["training.steps=31"]
+    assert bench.settings_of("demo", ["training.steps=HALF"], given) == ["training.steps=15"]
+
+
+@pytest.mark.parametrize("preset", ["multiview", "dnerf", "demo"])
+def test_variants_of_the_ablation_can_be_set(preset):
+    bench = module("ablation")
+    for group, variants in bench.VARIANTS.items():
+        for name, settings in variants.items():
+            config = load_preset(preset, bench.settings_of(preset, settings, []))
+            assert config.training.steps > 0, f"{group}/{name}"
 
 
 def event(cat: str, name: str, ts: float, dur: float, tid: int = 1, correlation: int | None = None) -> dict[str, Any]:

@@ -23,6 +23,10 @@ EVERY_SETTING_CHANGED = [
     "field.base_resolution=[8, 9, 10, 5]",
     "proposals.1.samples=96",
     "loss.sparse=1e-6",
+    "loss.decay=0.25",
+    "mask.objective=uncertainty",
+    "cameras.colors=affine",
+    "cameras.appearance=8",
     "sampler.kind=static_dynamic",
     "training.schedule=cosine",
     "training.schedule_steps=35000",
@@ -147,6 +151,14 @@ def test_unknown_presets_suggest_the_nearest():
         ("proposals.0.max_resolution=[8, 8, 8, 8]", "proposals.0: on each axis"),
         ("rays.far=0.01", "rays: far (0.01) must exceed"),
         ("rays.near_render=2000", "rays: far (1000.0) must exceed"),
+        ("rays.background_render=white", "rays: background_render is for background = 'random'"),
+        ("rays.background_render=grey", "rays.background_render = 'grey'"),
+        ("mask.objective=guess", "mask.objective = 'guess'"),
+        ("mask.interval=0", "mask.interval = 0"),
+        ("cameras.colors=gamma", "cameras.colors = 'gamma'"),
+        ("cameras.appearance=65", "cameras.appearance = 65"),
+        ("cameras.pose_learning_rate=0", "cameras.pose_learning_rate = 0"),
+        ("loss.decay=-1", "loss.decay = -1"),
         ("proposals=[]", "proposals"),
         ("proposals=[{}, {}, {}]", "proposals"),
         ("training.threads=-1", "training.threads = -1"),
@@ -159,6 +171,17 @@ def test_unknown_presets_suggest_the_nearest():
 def test_values_out_of_range_are_named(setting, says):
     message = refused([setting])
     assert message.startswith("here: ") and says in message
+
+
+@pytest.mark.parametrize("trained", ["last_sample", "black", "white", "random"])
+def test_what_is_behind_a_render_is_as_trained_unless_that_was_random(trained):
+    assert parse_config({}, [f"rays.background={trained}"], "here").rays.behind == trained
+    for kind in ("white", "black"):
+        settings = [f"rays.background={trained}", f"rays.background_render={kind}"]
+        if trained == "random":
+            assert parse_config({}, settings, "here").rays.behind == kind
+        else:
+            assert "others are rendered as they are trained" in refused(settings)
 
 
 def test_settings_cannot_be_changed_in_place():

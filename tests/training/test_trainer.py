@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -10,9 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from msth_taichi.config import load_preset
 from msth_taichi.errors import ConfigError, DivergenceError, RunError
+from msth_taichi.evaluation.evaluate import evaluate
+from msth_taichi.evaluation.metrics import psnr
 from msth_taichi.kernels.launch import Launcher
-from msth_taichi.scene.scene import Scene
+from msth_taichi.model.corrections import rotation_matrices
+from msth_taichi.model.rays import camera_rays
+from msth_taichi.scene.scene import Scene, load_scene
 from msth_taichi.training.checkpoint import checkpoint_steps
 from msth_taichi.training.run import load_run
 from msth_taichi.training.trainer import Trainer, train
@@ -247,6 +253,157 @@ def test_transparent_pixels_become_the_background(train_tiny, transparent_scene)
     left, right = run.render(run.scene.cameras, 0.0)["rgb"].split(12, dim=1)
     assert right.mean() > left.mean() + 0.1
     assert right[:, 3:].mean() > 0.75
+
+
+def test_a_random_background_is_compared_on_the_one_it_is_rendered_with(train_tiny, transparent_scene):
+    """White behind the clear half of the frames, and behind what the field does not fill."""
+    settings = ("rays.background=random", "rays.background_render=white", "rays.contraction=none", "training.steps=2")
+    run = train_tiny(*settings, scene=transparent_scene)
+    result = evaluate(run, transparent_scene, progress=False)
+    assert result["protocol"]["background"] == "white"
+    images = transparent_scene.images("test")
+    expected = []
+    for row, frame in enumerate(images.read()):
+        pixels = torch.from_numpy(frame.copy()).float() / 255
+        alpha = pixels[..., 3:]
+        image = run.render(transparent_scene.cameras, float(images.time[row]), int(images.camera[row]))["rgb"]
+        expected.append(psnr(image, pixels[..., :3] * alpha + 1 - alpha))
+    assert result["psnr"] == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_gains_of_cameras_do_not_suit_transparent_images(train_tiny, transparent_scene, tmp_path):
+    with pytest.raises(ConfigError, match=r"cameras.colors = 'affine' does not suit images with transparency"):
+        train_tiny("rays.background=white", "cameras.colors=affine", scene=transparent_scene)
+    assert not (tmp_path / "run").exists()
+
+
+class Tinted:
+    """Frames of another source as cameras of other exposures would store them."""
+
+    channels = 3
+    masked = False
+
+    def __init__(self, source, gains: np.ndarray, biases: np.ndarray, frames: int):
+        self.source, self.parts, self.gains, self.biases, self.frames = source, source.parts, gains, biases, frames
+
+    def read(self, keys):
+        for key, frame in zip(keys, self.source.read(keys), strict=True):
+            camera = int(key) // self.frames
+            colors = frame / 255 * self.gains[camera] + self.biases[camera]
+            yield (colors.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+GRIDS = ("base_resolution=[8,8,8,2]", "mask_resolution=8")
+SMALL = (  # a built-in scene of 48 x 36 is learnt in seconds
+    *(f"{part}.{value}" for part in ("field", "proposals.0") for value in GRIDS),
+    "field.levels=4", "field.max_resolution=[64,64,64,4]", "field.hidden=16", "field.hidden_color=16",
+    "field.log2_static=13", "field.log2_dynamic=13",
+    "proposals.0.levels=2", "proposals.0.max_resolution=[32,32,32,4]", "proposals.0.hidden=8",
+    "proposals.0.log2_static=12", "proposals.0.log2_dynamic=12", "proposals.0.samples=16",
+    "rays.samples=12", "rays.anneal_steps=50", "rays.background=last_sample", "training.rays_per_step=256",
+)  # fmt: skip
+
+
+def trained(scene: Scene, folder: Path, steps: int, *settings: str) -> Trainer:
+    config = load_preset("demo", [*SMALL, f"training.steps={steps}", *settings])
+    trainer = Trainer(scene, config, folder, torch.device("cpu"), progress=False)
+    for _ in range(steps):
+        trainer.step()
+    return trainer
+
+
+def test_colours_of_cameras_are_found_and_kept_from_the_scene(tmp_path):
+    """Exposures that differ by a quarter, and black levels: with gains and biases of cameras, a held-out camera,
+    whose frames were left as they are, is rendered better than without."""
+    cameras, frames = 5, 3
+    scene = load_scene(f"synthetic:cameras={cameras},test_cameras=1,frames={frames},width=48,height=36")
+    generator = np.random.default_rng(0)
+    gains, biases = (generator.uniform(-size, size, (cameras, 3)) for size in (0.25, 0.1))
+    gains, biases = 1 + gains - gains.mean(0), biases - biases.mean(0)
+    images = scene.images("train")
+    tinted = dataclasses.replace(images, source=Tinted(images.source, gains, biases, frames))
+    spoilt = dataclasses.replace(scene, splits={**scene.splits, "train": tinted})
+    held_out = scene.images("test")
+    truth = [torch.from_numpy(frame.copy()).float() / 255 for frame in held_out.read()]
+
+    def quality(trainer: Trainer) -> float:
+        renders = (
+            trainer.model.render_image(scene.cameras, int(camera), float(time))["rgb"]
+            for camera, time in zip(held_out.camera, held_out.time, strict=True)
+        )
+        return float(np.mean([psnr(render, frame) for render, frame in zip(renders, truth, strict=True)]))
+
+    ways = ("cameras.colors=none", "cameras.colors=affine")
+    without, beside = (trained(spoilt, tmp_path, 220, way, "cameras.color_learning_rate=1e-2") for way in ways)
+    found = beside.model.colors.centred().detach().numpy()
+    at_grey = found[:, :3] * 0.5 + found[:, 3:], (gains - 1) * 0.5 + biases
+    assert np.corrcoef(at_grey[0].ravel(), at_grey[1].ravel())[0, 1] > 0.9
+    assert np.corrcoef(found[:, :3].ravel(), gains.ravel())[0, 1] > 0.85
+    assert quality(beside) > quality(without) + 0.5
+
+
+def test_cameras_that_stand_elsewhere_find_back(tmp_path):
+    """Turned by 1.5 degrees and shifted by 0.02: what their pixels see is taken to be nearer to where it is."""
+    count = 10
+    scene = load_scene(f"synthetic:cameras={count},test_cameras=1,frames=3,width=48,height=36")
+    generator = torch.Generator().manual_seed(0)
+    offsets = torch.zeros(count + 1, 6)
+    for part, size in ((slice(3), math.radians(1.5)), (slice(3, 6), 0.02)):
+        drawn = torch.randn(count, 3, generator=generator)
+        drawn *= size / drawn.norm(dim=1, keepdim=True)
+        offsets[:count, part] = drawn - drawn.mean(0)
+    truth = scene.cameras.camera_to_world
+    turned = rotation_matrices(offsets[:, :3]) @ truth[:, :, :3]
+    spoilt = torch.cat([turned, truth[:, :, 3:] + offsets[:, 3:, None]], dim=2)
+    wrong = dataclasses.replace(scene, cameras=scene.cameras.with_poses(spoilt))
+
+    images, pixel = scene.images("train"), torch.arange(48 * 36)
+    firsts = [int((images.camera == camera).nonzero()[0]) for camera in range(count)]
+    depths = [torch.from_numpy(images.depth(row)).flatten() for row in firsts]
+
+    def seen(poses: torch.Tensor) -> torch.Tensor:
+        """(C, 48 * 36, 3) surface points as cameras at these poses would place them."""
+        cameras = scene.cameras.with_poses(poses.detach().contiguous())
+        points = []
+        for camera, depth in enumerate(depths):
+            chosen = torch.full_like(pixel, camera)
+            rays = camera_rays(cameras, chosen, pixel // 48, pixel % 48, torch.zeros(len(pixel)), 0.05, 9.0)
+            points.append(rays.origins + rays.directions * depth[:, None])
+        return torch.stack(points)
+
+    def error(poses: torch.Tensor) -> float:
+        return (seen(poses) - seen(truth)).norm(dim=2).mean().item()
+
+    trainer = trained(wrong, tmp_path, 200, "cameras.poses=refine", "cameras.pose_learning_rate=1e-3")
+    refined = trainer.model.refined(wrong.cameras).camera_to_world
+    assert error(spoilt) > 0.03
+    assert error(refined) < 0.7 * error(spoilt)
+    assert torch.equal(refined[count], truth[count]), "the held-out camera stays where it stands"
+
+
+def test_parts_that_are_learnt_of_cameras_have_their_own_rates(tiny_scene, tiny_config, tmp_path):
+    """The first step of Adam moves by the rate, whatever the gradient is."""
+    config = changed(
+        tiny_config, "cameras.colors=affine", "cameras.poses=refine", "cameras.color_learning_rate=3e-3",
+        "cameras.pose_learning_rate=2e-4", "training.learning_rate=1e-2",
+    )  # fmt: skip
+    trainer = Trainer(tiny_scene, config, tmp_path, torch.device("cpu"), progress=False)
+    trainer.step()
+    for part, rate in ((trainer.model.colors, 3e-3), (trainer.model.poses, 2e-4)):
+        moved = part.values.abs()
+        assert moved.max().item() == pytest.approx(rate, rel=1e-3) and moved.median() > 0.5 * rate
+
+
+def test_uncertainty_guides_the_mask_every_few_steps(tiny_scene, tiny_config, tmp_path):
+    config = changed(tiny_config, "mask.objective=uncertainty", "mask.interval=3")
+    trainer = Trainer(tiny_scene, config, tmp_path, torch.device("cpu"), progress=False)
+    due = ["uncertainty" in trainer.step() for _ in range(7)]
+    assert sum(due) in (2, 3) and all(b == due[i + 3] for i, b in enumerate(due[:4]))
+
+
+def test_tables_decay_as_the_settings_say(tiny_scene, tiny_config, tmp_path):
+    config = changed(tiny_config, "loss.decay=0.25")
+    assert Trainer(tiny_scene, config, tmp_path, torch.device("cpu"), progress=False).optimizer.decay == 0.25
 
 
 def test_static_dynamic_sampling_needs_cameras_that_stand(train_tiny, tiny_scene, tmp_path):
