@@ -32,3 +32,9 @@ MAX_LOGIT = 30.0
 # the gradient of exp stops growing here, so that a single sample cannot blow up a step (released MSTH code, after
 # Instant-NGP)
 MAX_GRADIENT_LOGIT = 15.0
+
+# colours between sigmoid(-6) and sigmoid(6), 0.6 / 255 from black and white, are free; a logit beyond is pulled back
+# by this share of the excess. Before a plain backdrop all pixels ask for one colour: Adam's momentum takes the logits
+# of all samples to -200 in some forty steps, where the sigmoid has no gradient left to ever lead back
+COLOR_LIMIT = 6.0
+COLOR_PULL = 1e-4

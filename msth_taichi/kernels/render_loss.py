@@ -15,7 +15,7 @@ import torch
 from msth_taichi.kernels.cells import TAICHI_DTYPE, real_of
 from msth_taichi.kernels.launch import launchers
 from msth_taichi.kernels.logits import logit_functions
-from msth_taichi.thresholds import CLEAR, OPAQUE
+from msth_taichi.thresholds import CLEAR, COLOR_LIMIT, COLOR_PULL, OPAQUE
 
 
 @cache
@@ -172,7 +172,10 @@ def render_loss_kernels(dtype: torch.dtype, last_sample: bool, measured: bool = 
                         if i == samples - 1:
                             share += passed[i, ray]
                     for c in ti.static(range(3)):
-                        g = slope_of_color[c] * share * sample_color[c] * (1 - sample_color[c])
+                        saturated = ti.cast(color_logits[c, k], real)
+                        saturated -= ti.min(ti.max(saturated, -real(COLOR_LIMIT)), real(COLOR_LIMIT))
+                        g = slope_of_color[c] * sample_color[c] * (1 - sample_color[c])
+                        g = share * (g + real(COLOR_PULL) * saturated)
                         color_gradient[c, k] = ti.cast(g, stored)
 
     return launchers(both=both)

@@ -57,7 +57,8 @@ def render_loss(
     no way out. A ray whose depth is unknown adds zero to the mean.
 
     The adjoint is computed in the same launch, so the backward pass only scales it. The gradient of exp is that of
-    exp(clamp(logit, -15, 15)).
+    exp(clamp(logit, -15, 15)); that of the sigmoid also pulls colour logits beyond +-6 back, by 1e-4 of the excess
+    times what the ray sees of the sample: a saturated colour would stay what it is.
 
     Args:
         density_logits: (N*S,) float16, float32 or float64, ray after ray.

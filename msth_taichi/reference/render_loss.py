@@ -4,7 +4,7 @@ import torch
 
 from msth_taichi.reference.composite import composite, truncated_exp
 from msth_taichi.reference.distortion import distortion_loss
-from msth_taichi.thresholds import CLEAR, OPAQUE
+from msth_taichi.thresholds import CLEAR, COLOR_LIMIT, COLOR_PULL, OPAQUE
 
 
 def render_loss(
@@ -45,4 +45,15 @@ def render_loss(
             depth_weight * torch.where(surface >= 0, share.square() * moment, 0).sum() / max(rays, 1),
         ]
     )
-    return terms.sum(), terms, out.weights
+    return terms.sum() + _pull(color_logits, out.weights, passed, background is None), terms, out.weights
+
+
+def _pull(color_logits: torch.Tensor, weights: torch.Tensor, passed: torch.Tensor, last_sample: bool) -> torch.Tensor:
+    """Zero, with the gradient that brings colours back which no gradient of the sigmoid would."""
+    share = weights.detach().clone()
+    if last_sample:
+        share[:, -1:] += passed.detach()[:, None]
+    logits = color_logits.view(3, *weights.shape)
+    excess = logits - logits.clamp(-COLOR_LIMIT, COLOR_LIMIT)
+    pull = COLOR_PULL / 2 * (share * excess.square()).sum() / max(len(weights), 1)
+    return pull - pull.detach()

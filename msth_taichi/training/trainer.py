@@ -10,6 +10,7 @@ import json
 import math
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ from msth_taichi.scene.scene import Scene
 from msth_taichi.training.batches import Batches
 from msth_taichi.training.bounds import with_bounds
 from msth_taichi.training.checkpoint import State, checkpoint_path, checkpoint_steps, load_training, save_checkpoint
+from msth_taichi.training.collapse import CollapseWatch, explained
 from msth_taichi.training.grid_adam import GridAdam
 from msth_taichi.training.run import Run, compute_dtype, require_free, write_run
 from msth_taichi.training.schedules import learning_rate, proposals_are_due
@@ -128,6 +130,9 @@ class Trainer:
         )
         # the first step whose loss was not finite, kept on the device so that no step waits for it
         self._bad_step = torch.full((), math.inf, device=device, dtype=torch.float64)
+        self._watch = CollapseWatch()
+        # of the last step: errors, targets, background and what counts, for the log to look at
+        self._seen: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None] | None = None
 
     def restore(self) -> None:
         """Continue where the last checkpoint of the run folder stands."""
@@ -190,6 +195,7 @@ class Trainer:
             guide_mask=step % config.mask.interval == 0,
             depth=batch.depth,
         )
+        self._seen = found.errors, batch.target, batch.background, batch.kept
         self._bad_step = torch.where(found.total.isfinite(), self._bad_step, self._bad_step.clamp(max=step + 1))
         self.optimizer.learning_rate = learning_rate(step, config.training)
         self.optimizer.zero_grad()
@@ -239,10 +245,21 @@ class Trainer:
             values["mask"] = mask
         loss, psnr = sum(values.values()), -10 * math.log10(max(values["rgb"], 1e-12))
         bar.set_postfix(loss=f"{loss:.4f}", psnr=f"{psnr:.2f}", rays=f"{rays_per_second / 1e3:.0f}k/s")
+        assert self._seen is not None
+        share = explained(*self._seen)
+        if self._watch.says(self.state.step, share):
+            rate = self.config.training.learning_rate
+            tqdm.write(
+                f"warning: step {self.state.step}: all rays show one colour, and training may not find out of it; stop "
+                f"and lower training.learning_rate ({rate:g}), such as to {rate / 3:.2g}; if that does not help, check "
+                "cameras and bounds with `msth check`",
+                file=sys.stderr,
+            )
         line = {
             "step": self.state.step,
             "loss": loss,
             "psnr": psnr,
+            "explained": share,
             **{f"loss_{name}": value for name, value in values.items()},
             "learning_rate": self.optimizer.learning_rate,
             "rays_per_second": round(rays_per_second),

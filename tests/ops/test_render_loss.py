@@ -234,6 +234,21 @@ def test_the_sparse_term_is_a_mean_of_logarithms(device):
     assert out.terms[2].item() == pytest.approx(0.5 * (math.log(3) + math.log(19) + math.log(1.5)) / 4, rel=1e-5)
 
 
+@pytest.mark.parametrize("background", [True, False])
+def test_saturated_colors_come_back(device, background):
+    """Values do not know of it; gradients lead back to where the sigmoid has one, and are the twin's."""
+    inputs = random_inputs(13, 21, device, background=background)
+    inputs[1].data *= 40
+    assert_matches(
+        lambda *x: losses(render_loss, inputs)(*x).total, lambda *x: losses(twin.render_loss, inputs)(*x)[0], inputs[:2]
+    )
+    out = render_loss(*inputs)
+    out.total.backward()
+    logits, pull = inputs[1].detach(), inputs[1].grad
+    seen = (out.weights.flatten() > 1e-4) & (logits.abs() > 20)
+    assert seen.any() and pull is not None and (pull * logits > 0)[seen].all()
+
+
 def test_wrong_tensors_are_named(device):
     inputs = random_inputs(4, 3, device)
     with pytest.raises(TensorError, match="evenly"):
