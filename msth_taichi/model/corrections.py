@@ -59,8 +59,8 @@ class CameraColors(_PerCamera):
         return identity + self.rows(self.centred(), camera)
 
     def prior(self) -> torch.Tensor:
-        """Mean square of what differs from the identity."""
-        return self.values.square().mean()
+        """Mean square of all gains less 1 and all biases, before their mean is taken out; 0 of no cameras."""
+        return self.values.square().sum() / max(self.values.numel(), 1)
 
 
 class CameraPoses(_PerCamera):
@@ -125,5 +125,6 @@ class Appearances(_PerCamera):
     def forward(self, camera: torch.Tensor | None, count: int) -> torch.Tensor:
         """(A, N) vectors of the cameras (N,) of rays; of none, `count` times the mean of all."""
         if camera is None:
-            return self.values.mean(0)[:, None].expand(-1, count)
+            mean = self.values.sum(0) / max(len(self.values), 1)
+            return mean[:, None].expand(-1, count)
         return self.rows(self.values, camera).T

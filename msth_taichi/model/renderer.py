@@ -220,6 +220,7 @@ class RadianceField(nn.Module):
         """Training cameras where they were found to stand; others as they are."""
         if self.poses is None:
             return cameras
+        cameras = cameras.to(self.poses.values.device)
         return replace(cameras, camera_to_world=self.poses(cameras.camera_to_world))
 
     @torch.no_grad()

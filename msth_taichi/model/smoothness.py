@@ -38,7 +38,9 @@ def time_smoothness(
     Source: Fridovich-Keil et al. 2023, K-Planes, section 3.2, of planes.
     """
     step = 1 / encoding.dynamic_spec.resolutions[-1][3]
-    moments = torch.cat([times - step, times, times + step]).clamp(0, 1)
+    # within the clip: a moment beyond its ends would be the end itself, and bend what is straight
+    middle = times.clamp(step, 1 - step)
+    moments = torch.cat([middle - step, middle, middle + step])
     features, _ = encoding(positions.repeat(3, 1), moments, compute)
     before, now, after = features.float().view(len(features), 3, -1).unbind(1)
     return (before - 2 * now + after).square().mean()

@@ -97,10 +97,12 @@ class GridAdam:
                 self.state[p] = {"step": torch.zeros((), device=p.device), **moments}
         if self.decay:
             moved = set(parameters)
+            lost = self.decay * self.learning_rate
+            remains = 1 - lost if overflow is None else 1 - lost * (1 - overflow)
             for encoding in (field.encoding for field in self.fields):
                 for table in (encoding.static_table, encoding.dynamic_table):
                     if table in moved:
-                        table.mul_(1 - self.decay * self.learning_rate)
+                        table.mul_(remains)
         for rate in sorted({self.rates.get(p, 1.0) for p in parameters}):
             group = [p for p in parameters if self.rates.get(p, 1.0) == rate]
             states = [self.state[p] for p in group]

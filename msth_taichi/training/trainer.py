@@ -192,7 +192,7 @@ class Trainer:
             train_proposals=due,
             background=batch.background,
             kept=batch.kept,
-            guide_mask=step % config.mask.interval == 0,
+            guide_mask=(step + 1) % config.mask.interval == 0,
             depth=batch.depth,
         )
         self._seen = found.errors, batch.target, batch.background, batch.kept
