@@ -64,6 +64,11 @@ VARIANTS: dict[str, dict[str, list[str]]] = {
         "dynamic 2^21": ["field.log2_dynamic=21"],
         "half the levels": ["field.levels=8"],
     },
+    "time": {
+        "all levels alike": ["field.base_resolution=[16,16,16,ALIKE]"],
+        "half the resolution": ["field.max_resolution=[SPACE,SPACE,SPACE,HALF]"],
+        "twice the resolution": ["field.max_resolution=[SPACE,SPACE,SPACE,TWICE]"],
+    },
     "cameras": {
         "no colours": ["cameras.colors=none"],
         "affine colours": ["cameras.colors=affine"],
@@ -109,7 +114,8 @@ VARIANTS: dict[str, dict[str, list[str]]] = {
         "anneal 0": ["rays.anneal_steps=0"],
     },
 }
-"""Settings of each row, by group; HALF and TWICE are of the preset's value."""
+"""Settings of each row, by group; HALF and TWICE are of the preset's value, within a resolution of its time, of which
+ALIKE is that of the finest level and SPACE its resolution of space."""
 
 METRICS = {
     "psnr": "PSNR",
@@ -230,15 +236,21 @@ def share_frames() -> None:
 
 
 def settings_of(preset: str, settings: list[str], given: list[str]) -> list[str]:
-    """Settings with HALF and TWICE replaced by numbers."""
+    """Settings with words such as HALF replaced by numbers."""
     values = load_preset(preset, given).model_dump()
+    finest = values["field"]["max_resolution"]
     found = []
     for setting in settings:
         key, _, value = setting.partition("=")
         section, name = key.split(".")[:2]
-        if value in ("HALF", "TWICE"):
-            number = values[section][name]
-            value = str(number // 2 if value == "HALF" else number * 2)
+        of_section = values[section]
+        number = of_section[name] if isinstance(of_section, dict) else None
+        number = finest[3] if name == "max_resolution" else number
+        words = {"SPACE": finest[0], "ALIKE": finest[3]}
+        if isinstance(number, int):
+            words |= {"HALF": number // 2, "TWICE": number * 2}
+        for word, replacement in words.items():
+            value = value.replace(word, str(replacement))
         found.append(f"{key}={value}")
     return found
 
