@@ -22,7 +22,7 @@ from typing import Any
 
 import common
 import torch
-from options import arguments
+from options import arguments, parse_capture
 
 from msth_taichi.config import load_preset
 from msth_taichi.errors import ConfigError, MsthError
@@ -211,15 +211,6 @@ def jobs(captures: list[tuple[str, str, str]], groups: list[str], seeds: int) ->
                 if group not in VARIANTS:
                     raise MsthError(f"--only {group}: no such group; there are {', '.join(VARIANTS)}")
                 yield from (Job(capture, group, variant, seed) for variant in VARIANTS[group])
-
-
-def parse_capture(text: str) -> tuple[str, str, str]:
-    """("mutant", "data/mutant", "dnerf") of "mutant=data/mutant:dnerf"."""
-    name, equals, rest = text.partition("=")
-    path, colon, preset = rest.rpartition(":")
-    if not (name and equals and path and colon and preset):
-        raise MsthError(f"--data {text}: expected NAME=PATH:PRESET")
-    return name, path, preset
 
 
 def share_frames() -> None:

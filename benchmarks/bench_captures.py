@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from options import RESULTS, commit
+from options import RESULTS, commit, parse_capture
 
 from msth_taichi.errors import MsthError
 from msth_taichi.evaluation.evaluate import evaluate
@@ -64,15 +64,6 @@ def main() -> None:
     except MsthError as error:
         print("error:", error, file=sys.stderr)
         sys.exit(2)
-
-
-def parse_capture(text: str) -> tuple[str, str, str]:
-    """("mutant", "data/mutant", "dnerf") of "mutant=data/mutant:dnerf"."""
-    name, equals, rest = text.partition("=")
-    path, colon, preset = rest.rpartition(":")
-    if not (name and equals and path and colon and preset):
-        raise MsthError(f"--data {text}: expected NAME=PATH:PRESET")
-    return name, path, preset
 
 
 def bench(path: str, preset: str, output: Path, options: argparse.Namespace) -> dict[str, Any]:

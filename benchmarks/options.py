@@ -4,6 +4,8 @@ import argparse
 import subprocess
 from pathlib import Path
 
+from msth_taichi.errors import MsthError
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -25,3 +27,12 @@ def commit() -> str:
     except OSError:
         return "unknown"
     return result.stdout.strip() or "unknown"
+
+
+def parse_capture(text: str) -> tuple[str, str, str]:
+    """("mutant", "data/mutant", "dnerf") of "mutant=data/mutant:dnerf"."""
+    name, equals, rest = text.partition("=")
+    path, colon, preset = rest.rpartition(":")
+    if not (name and equals and path and colon and preset):
+        raise MsthError(f"--data {text}: expected NAME=PATH:PRESET")
+    return name, path, preset
