@@ -12,7 +12,7 @@ from msth_taichi.errors import TensorError
 from msth_taichi.grids import GridSpec
 from msth_taichi.kernels.cells import BLOCK, BLOCK_APART, as_words, joined_constants
 from msth_taichi.kernels.masked_encoding import masked_encoding_kernels
-from msth_taichi.ops.checks import FLOATS, check
+from msth_taichi.ops.checks import FLOATS, check, check_divides
 from msth_taichi.ops.contract import check_contraction
 from msth_taichi.ops.table_sums import TableSums
 from msth_taichi.reference.contract import Contraction
@@ -51,7 +51,8 @@ class _Call(NamedTuple):
         gpu = device.type == "cuda"
         sums = "fixed" if self.sums is not None else "atomic" if gpu else "serial"
         features, block = self.grids.static.features, BLOCK_APART if gpu else BLOCK
-        return masked_encoding_kernels(features, self.compute, self.blend, sums, block, self.kind, gpu)
+        choices = features, self.compute, self.blend, sums, block, self.kind, gpu, self.grids.mask.axes
+        return masked_encoding_kernels(*choices)
 
 
 class _MaskedEncoding(torch.autograd.Function):
@@ -147,7 +148,7 @@ def masked_encoding(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Features of points in space and time: a learned blend of what stays and what moves.
 
-    With m(x) = `mask_grid`, h3(x) = `hash_grid` of the static and h4(x, t) of the dynamic table:
+    With m(x) = `mask_grid`, or m(x, t) where the mask has 4 axes, h3(x) = `hash_grid` of the static and h4(x, t) of the dynamic table:
 
         mst:     e = m h3 + (1 - m) h4        mt:   e = h3 + (1 - m) h4
         add:     e = h3 + h4                  static: e = h3, the scene without what moves
@@ -184,8 +185,7 @@ def masked_encoding(
     """
     check("positions", positions, (None, 3), FLOATS)
     check("times", times, (None,), positions.dtype)
-    if len(positions) % max(len(times), 1) or (len(positions) and not len(times)):
-        raise TensorError(f"times: {len(times)} rays do not divide {len(positions)} samples evenly")
+    check_divides(times, positions)
     tables, grids = (mask_logits, static_table, dynamic_table), Grids(mask_spec, static_spec, dynamic_spec)
     call = _check_call(times, tables, grids, blend, compute, copies, sums, positions.requires_grad)
     return _MaskedEncoding.apply(positions, None, None, None, times, *tables, call)  # type: ignore[no-any-return]
