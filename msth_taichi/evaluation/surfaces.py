@@ -29,9 +29,7 @@ def depth_errors(depth: torch.Tensor, exact: np.ndarray) -> dict[str, float]:
     return {"depth_error": wrong.mean().item(), "depth_error_relative": (wrong / known).mean().item()}
 
 
-def surface_mask(
-    model: RadianceField, cameras: Cameras, camera: int, exact: np.ndarray, time: float
-) -> torch.Tensor:
+def surface_mask(model: RadianceField, cameras: Cameras, camera: int, exact: np.ndarray, time: float) -> torch.Tensor:
     """The field's mask at the surfaces that pixel centres see, (H, W).
 
     Args:
