@@ -139,8 +139,8 @@ class GridConfig(Section):
     def _mask_can_be_indexed(self) -> "GridConfig":
         if (vertices := (self.mask_resolution + 1) ** 3 * self.mask_times) > MASK_VERTICES:
             raise ValueError(
-                f"mask_resolution ({self.mask_resolution}) and mask_times ({self.mask_times}) make {vertices:,} vertices, "
-                f"more than {MASK_VERTICES:,}; lower one of them"
+                f"mask_resolution ({self.mask_resolution}) and mask_times ({self.mask_times}) make {vertices:,} "
+                f"vertices, more than {MASK_VERTICES:,}; lower one of them"
             )
         return self
 

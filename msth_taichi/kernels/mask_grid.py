@@ -16,7 +16,7 @@ from msth_taichi.thresholds import MASK_UNITS, SATURATED
 
 @cache
 def mask_functions(dtype: torch.dtype, sums: Sums = "atomic", axes: int = 3) -> SimpleNamespace:
-    """Device functions of the mask for logits of `dtype`, shared with the fields' kernels; x is a point of D = `axes`."""
+    """Device functions of the mask for logits of `dtype`, shared with the fields' kernels; x is a point (D,)."""
     real = real_of(dtype)
     timed = axes == 4
     grid = cell_functions(axes, 1, dtype, timed, aligned=timed)

@@ -148,13 +148,13 @@ def masked_encoding(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Features of points in space and time: a learned blend of what stays and what moves.
 
-    With m(x) = `mask_grid`, or m(x, t) where the mask has 4 axes, h3(x) = `hash_grid` of the static and h4(x, t) of the dynamic table:
+    With m(x) = `mask_grid`, h3(x) = `hash_grid` of the static and h4(x, t) of the dynamic table:
 
         mst:     e = m h3 + (1 - m) h4        mt:   e = h3 + (1 - m) h4
         add:     e = h3 + h4                  static: e = h3, the scene without what moves
 
-    A mask within 2^-11 of 0 or 1 is exactly that, and the table without a share takes no part. Differentiable in
-    the three tables and in positions (not in times).
+    A mask of 4 axes is m(x, t). Within 2^-11 of 0 or 1 it is exactly that, and the table without a share takes no
+    part. Differentiable in the three tables and in positions (not in times).
 
     Args:
         positions: (M, 3) float32 or float64, in [0, 1].
