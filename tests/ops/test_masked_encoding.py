@@ -120,8 +120,7 @@ def test_hand_written_adjoint_equals_taichis(specs):
         assert_gradients_close(value, target, 1e-12)
 
 
-@BOTH
-@pytest.mark.parametrize("blend", BLENDS)
+@pytest.mark.parametrize(("blend", "specs"), [*((blend, SPECS) for blend in BLENDS), ("mst", TIMED)])
 @pytest.mark.parametrize("count", [1, 5, 7, 30])
 def test_lookups_far_apart_are_those_in_a_row(device, blend, count, specs):
     """The loops of either device, on both; one sample, and more than fill the blocks."""

@@ -32,9 +32,13 @@ def random_inputs(rays: int, samples: int, device: torch.device, hidden: int = 1
     return [x.to(device) for x in inputs], [x.to(device) for x in weights]
 
 
-@BOTH
-@pytest.mark.parametrize("blend", BLENDS)
-@pytest.mark.parametrize("kind", ["inf", "l2", "none"])
+@pytest.mark.parametrize(
+    ("blend", "kind", "specs"),
+    [
+        *((blend, kind, SPECS) for blend in BLENDS for kind in ("inf", "l2", "none")),
+        *((blend, "none", TIMED) for blend in BLENDS),
+    ],
+)
 def test_matches_reference(device, blend, kind, specs):
     inputs, weights = random_inputs(11, 13, device, specs=specs)
     logits = proposal_density(*inputs, *specs, *weights, blend, kind, 1.5)
