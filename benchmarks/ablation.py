@@ -48,6 +48,7 @@ VARIANTS: dict[str, dict[str, list[str]]] = {
         "mask loss 1": ["loss.mask=1"],
         "mask of 64^3": ["field.mask_resolution=64"],
         "mask of 256^3": ["field.mask_resolution=256"],
+        "mask of 64^3 x 8 times": ["field.mask_resolution=64", "field.mask_times=8"],
     },
     "objective": {
         "sparsity": ["mask.objective=sparsity"],

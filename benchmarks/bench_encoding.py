@@ -30,7 +30,7 @@ from msth_taichi.model.encoding import MaskedEncoding
 from msth_taichi.model.rays import camera_rays
 from msth_taichi.ops.sample_positions import sample_positions
 from msth_taichi.ops.stratified import stratified_samples
-from msth_taichi.reference.hash_grid import corner_slots
+from msth_taichi.reference.hash_grid import cells, corner_slots
 from msth_taichi.reference.hash_grid import hash_grid as reference_hash_grid
 from msth_taichi.reference.masked_encoding import masked_encoding as reference_masked_encoding
 from msth_taichi.scene.scene import load_scene
@@ -207,16 +207,15 @@ def count_visits(points: torch.Tensor, spec: GridSpec, kept: torch.Tensor) -> Vi
     if not len(points):
         return Visits(0, 0)
     touched = torch.zeros(spec.num_entries, dtype=torch.bool, device=points.device)
-    cells = 0
+    entered = 0
     for level in range(spec.levels):
-        scale = torch.tensor(spec.scales[level], device=points.device)
-        cell = (points * scale + 0.5).floor().long()
+        cell, _ = cells(points, spec, level)
         enters = (cell[1:] != cell[:-1]).any(1) | (ray[1:] != ray[:-1])
         cell = torch.cat([cell[:1], cell[1:][enters]])
-        cells += len(cell)
+        entered += len(cell)
         for corner in itertools.product((0, 1), repeat=spec.axes):
             touched[corner_slots(cell + torch.tensor(corner, device=cell.device), spec, level)] = True
-    return Visits(cells * 2**spec.axes, int(touched.sum()))
+    return Visits(entered * 2**spec.axes, int(touched.sum()))
 
 
 def saturated_logits(spec: GridSpec, initial: float, device: torch.device) -> torch.Tensor:
@@ -226,6 +225,8 @@ def saturated_logits(spec: GridSpec, initial: float, device: torch.device) -> to
     blocks = torch.rand(BLOCKS, BLOCKS, BLOCKS, generator=generator) < SATURATED_SHARE
     index = torch.arange(vertices) * BLOCKS // vertices
     sure = blocks[index][:, index][:, :, index].flatten()
+    if spec.axes == 4:  # the same at all times
+        sure = sure.repeat(spec.resolutions[0][3] + 1)
     logits = torch.full((spec.num_entries, 1), initial)
     logits[: len(sure), 0][sure] = SATURATED_LOGIT
     return logits.to(device)
@@ -278,7 +279,7 @@ def measure_all(device: torch.device, sizes: Sizes, rates: Rates | None = None) 
         batch = make_batch(kind, whole_rays(count), encoding.num_outputs, device)
         for name, logits in masks.items():
             encoding.mask_logits.data.copy_(logits)
-            batch.moving[name] = encoding.mask(batch.positions).detach() < 1
+            batch.moving[name] = encoding.mask(batch.positions, batch.times).detach() < 1
         for dtype in sizes.dtypes:
             if device.type == "cpu" and dtype == torch.float16:
                 continue  # only GPUs are given float16

@@ -23,6 +23,9 @@ Resolution = tuple[int, int, int, int]
 FINEST = 2**16
 """Vertices per axis beyond which a float32 position no longer tells neighbours well apart."""
 
+MASK_VERTICES = 2**31 - 2**10
+"""Vertices of a mask beyond which a 32-bit index no longer tells them apart."""
+
 
 class Section(BaseModel):
     """One table of the TOML file: immutable, and closed to unknown keys."""
@@ -117,6 +120,9 @@ class GridConfig(Section):
     log2_static: int = Field(default=19, ge=8, le=26, description="log2 of the entries per level of the static table")
     log2_dynamic: int = Field(default=19, ge=8, le=26, description="log2 of the entries per level of the dynamic table")
     mask_resolution: int = Field(default=128, ge=2, le=512, description="mask cells per axis of space")
+    mask_times: int = Field(
+        default=1, ge=1, le=64, description="mask vertices along time; 1: the mask is the same at all times"
+    )
     mask_init: float = Field(default=-1.0, ge=-10, le=10, description="initial mask logit; -1 is 27 % static")
     blend: Literal["mst", "mt", "add"] = Field(
         default="mst", description="mst: m*h3 + (1-m)*h4;  mt: h3 + (1-m)*h4;  add: h3 + h4"
@@ -127,6 +133,15 @@ class GridConfig(Section):
     def _resolutions_grow(self) -> "GridConfig":
         if any(not 2 <= b <= m <= FINEST for b, m in zip(self.base_resolution, self.max_resolution, strict=True)):
             raise ValueError(f"on each axis, 2 <= base_resolution <= max_resolution <= {FINEST} must hold")
+        return self
+
+    @model_validator(mode="after")
+    def _mask_can_be_indexed(self) -> "GridConfig":
+        if (vertices := (self.mask_resolution + 1) ** 3 * self.mask_times) > MASK_VERTICES:
+            raise ValueError(
+                f"mask_resolution ({self.mask_resolution}) and mask_times ({self.mask_times}) make {vertices:,} "
+                f"vertices, more than {MASK_VERTICES:,}; lower one of them"
+            )
         return self
 
 

@@ -24,6 +24,9 @@ class GridSpec:
         resolution  = ceil(scale) + 1
         entries[l]  = min(2^T, prod_d (resolution + 1)), rounded up to a multiple of 8
 
+    Where `aligned`, the last axis stands on its vertices instead: position p = x scale, its vertex k at k / scale, and
+    none beyond its ends.
+
     A level is dense (index = sum_d c_d stride_d) where all its vertices fit, else hashed as a whole
     (index = XOR_d c_d prime_d mod 2^32); either is taken modulo entries[l].
 
@@ -33,6 +36,7 @@ class GridSpec:
         levels: L.
         features: F, values per entry.
         log2_entries: T; None for no limit (every level dense).
+        aligned: whether the last axis begins and ends on a vertex; of grids with one level.
     Source: method of the released MSTH code; hash of Müller et al. 2022, Instant-NGP.
 
     Example:
@@ -45,6 +49,7 @@ class GridSpec:
     levels: int
     features: int
     log2_entries: int | None
+    aligned: bool = False
 
     @property
     def axes(self) -> int:
@@ -67,7 +72,11 @@ class GridSpec:
     @cached_property
     def resolutions(self) -> tuple[tuple[int, ...], ...]:
         """[L][D] vertices that the upper end of each axis can reach."""
-        return tuple(tuple(math.ceil(s - _SCALE_TOLERANCE) + 1 for s in scale) for scale in self.scales)
+        last = self.axes - 1 if self.aligned else None
+        return tuple(
+            tuple(math.ceil(s - _SCALE_TOLERANCE) + (axis != last) for axis, s in enumerate(scale))
+            for scale in self.scales
+        )
 
     @cached_property
     def entries(self) -> tuple[int, ...]:
@@ -105,10 +114,15 @@ class GridSpec:
         return self.levels * self.features
 
 
-def mask_spec(resolution: int) -> GridSpec:
-    """One dense level with one value a vertex: `resolution` + 1 vertices per axis, none of which wraps.
+def mask_spec(resolution: int, times: int = 1) -> GridSpec:
+    """One dense level with one value a vertex: `resolution` + 1 vertices per axis of space, none of which wraps.
+
+    With more than one of `times`, time is a fourth axis of that many vertices, number k at time k / (times - 1).
 
     The released code capped this table at 2^21 entries, fewer than its 129^3 vertices, so that opposite faces of
     the scene shared some of them.
     """
-    return GridSpec((resolution,) * 3, (resolution,) * 3, 1, 1, None)
+    if times == 1:
+        return GridSpec((resolution,) * 3, (resolution,) * 3, 1, 1, None)
+    vertices = resolution, resolution, resolution, times
+    return GridSpec(vertices, vertices, 1, 1, None, aligned=True)

@@ -149,6 +149,8 @@ def test_unknown_presets_suggest_the_nearest():
         ("field.base_resolution=[4, 4, 4]", "field.base_resolution"),
         ("field.base_resolution=[1, 4, 4, 4]", "field: on each axis, 2 <= base_resolution"),
         ("proposals.0.max_resolution=[8, 8, 8, 8]", "proposals.0: on each axis"),
+        ("field.mask_times=0", "field.mask_times = 0"),
+        ("field.mask_times=65", "field.mask_times = 65"),
         ("rays.far=0.01", "rays: far (0.01) must exceed"),
         ("rays.near_render=2000", "rays: far (1000.0) must exceed"),
         ("rays.background_render=white", "rays: background_render is for background = 'random'"),
@@ -171,6 +173,12 @@ def test_unknown_presets_suggest_the_nearest():
 def test_values_out_of_range_are_named(setting, says):
     message = refused([setting])
     assert message.startswith("here: ") and says in message
+
+
+def test_a_mask_with_too_many_vertices_for_an_index_is_refused():
+    message = refused(["field.mask_resolution=512", "field.mask_times=16"])
+    assert "field: mask_resolution (512) and mask_times (16) make 2,160,091,152 vertices" in message
+    assert parse_config({}, ["field.mask_resolution=512", "field.mask_times=15"], "here").field.mask_times == 15
 
 
 @pytest.mark.parametrize("trained", ["last_sample", "black", "white", "random"])

@@ -17,6 +17,18 @@ def test_every_mask_vertex_has_a_slot_of_its_own(resolution):
     assert last == (resolution + 1) ** 3 - 1 < spec.num_entries
 
 
+@pytest.mark.parametrize("times", [2, 3, 64])
+def test_a_mask_of_times_has_as_many_vertices_along_time(times):
+    spec = mask_spec(5, times)
+    (strides,) = spec.strides
+    assert (spec.axes, spec.resolutions) == (4, ((5, 5, 5, times - 1),))
+    assert strides == (1, 6, 36, 216) and spec.num_entries == times * 216
+
+
+def test_a_mask_of_one_time_is_that_of_space():
+    assert mask_spec(5, 1) == mask_spec(5)
+
+
 def test_levels_lie_one_after_the_other():
     spec = GridSpec((4, 5, 6, 3), (40, 30, 20, 9), 5, 2, 10)
     assert spec.offsets[0] == 0

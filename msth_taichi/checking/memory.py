@@ -50,7 +50,7 @@ def parameters(config: Config) -> int:
     count = 0
     for part in (config.field, *config.proposals):
         tables = 2**part.log2_static + 2**part.log2_dynamic
-        count += part.levels * _FEATURES * tables + part.mask_resolution**3
+        count += part.levels * _FEATURES * tables + part.mask_resolution**3 * part.mask_times
     return count
 
 

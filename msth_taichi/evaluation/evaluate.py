@@ -104,7 +104,7 @@ def evaluate(
                 if truth is not None:
                     exact = chosen.depth(row)
                     scores |= depth_errors(output["depth"], exact)
-                    at_surface = surface_mask(run.model, scene.cameras, camera, exact)
+                    at_surface = surface_mask(run.model, scene.cameras, camera, exact, time)
                     truth.add(at_surface, output["mask"], chosen.moving(row))
                 gallery.look(scores, output, frame)
             gallery.end_view()

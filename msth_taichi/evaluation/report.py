@@ -76,6 +76,7 @@ def run_lines(run: Run) -> list[str]:
     parts = [(name, sum(p.numel() for p in part.parameters())) for name, part in run.model.named_children()]
     total = sum(p.numel() for p in run.model.parameters())
     rows = [(name, f"{count:,}", f"{4 * count / 1e6:.1f} MB") for name, count in [*parts, ("all", total)] if count]
+    times = f" x {field.mask_times} times" if field.mask_times > 1 else ""
     lines = [
         f"run      {run.path}",
         f"step     {run.step} of {config.training.steps}",
@@ -83,7 +84,7 @@ def run_lines(run: Run) -> list[str]:
         f"rays     {config.training.rays_per_step} per step, {samples} samples, near {config.rays.near:g}, "
         f"background {config.rays.behind}",
         f"grids    {field.levels} levels, static 2^{field.log2_static}, dynamic 2^{field.log2_dynamic}, "
-        f"mask {field.mask_resolution}, blend {field.blend}",
+        f"mask {field.mask_resolution}{times}, blend {field.blend}",
         "parameters",
         *("  " + line for line in _table(rows)),
     ]

@@ -29,7 +29,7 @@ def depth_errors(depth: torch.Tensor, exact: np.ndarray) -> dict[str, float]:
     return {"depth_error": wrong.mean().item(), "depth_error_relative": (wrong / known).mean().item()}
 
 
-def surface_mask(model: RadianceField, cameras: Cameras, camera: int, exact: np.ndarray) -> torch.Tensor:
+def surface_mask(model: RadianceField, cameras: Cameras, camera: int, exact: np.ndarray, time: float) -> torch.Tensor:
     """The field's mask at the surfaces that pixel centres see, (H, W).
 
     Args:
@@ -37,14 +37,16 @@ def surface_mask(model: RadianceField, cameras: Cameras, camera: int, exact: np.
         cameras: in scene units.
         camera: which of them.
         exact: (H, W) float32 exact depth.
+        time: in [0, 1].
     """
     device = next(model.parameters()).device
     depth = torch.from_numpy(exact).flatten().to(device)
     pixels = torch.arange(len(depth), device=device)
     cameras = cameras.select([camera]).to(device)
     width, _ = cameras.size(0)
-    rays = model.rays(cameras, torch.zeros_like(pixels), pixels // width, pixels % width, torch.zeros_like(depth))
-    return model.mask(rays.origins + rays.directions * depth[:, None]).view(exact.shape)
+    times = torch.full_like(depth, time)
+    rays = model.rays(cameras, torch.zeros_like(pixels), pixels // width, pixels % width, times)
+    return model.mask(rays.origins + rays.directions * depth[:, None], times).view(exact.shape)
 
 
 class MaskScores:

@@ -152,7 +152,13 @@ def pair_functions() -> SimpleNamespace:
 
 @cache
 def cell_functions(
-    axes: int, features: int, dtype: torch.dtype, timed: bool, sums: Sums = "atomic", lanes: int = 1
+    axes: int,
+    features: int,
+    dtype: torch.dtype,
+    timed: bool,
+    sums: Sums = "atomic",
+    lanes: int = 1,
+    aligned: bool = False,
 ) -> SimpleNamespace:
     """Device functions for grids of D = `axes` axes.
 
@@ -163,6 +169,7 @@ def cell_functions(
         sums: how the scatter adds.
         lanes: threads that share the samples of a scatter: 2 gives each the corners of one `side` along x. A hash keeps
             neighbours along x close together, so neighbouring threads then add to the same sectors of memory.
+        aligned: whether the last axis stands on its vertices, see `GridSpec`.
     """
     corners = 2**axes
     real = real_of(dtype)
@@ -207,9 +214,15 @@ def cell_functions(
         cell = cell_type(0)
         fraction = point(0)
         for d in ti.static(range(axes)):
-            p = x[d] * level.scale[d] + ti.cast(0.5, real)
-            cell[d] = ti.cast(ti.floor(p), ti.i32)
-            fraction[d] = p - ti.floor(p)
+            if ti.static(aligned and d == axes - 1):
+                p = x[d] * level.scale[d]
+                # the upper end belongs to the last cell: there is no vertex beyond it
+                cell[d] = ti.min(ti.cast(ti.floor(p), ti.i32), ti.cast(level.scale[d], ti.i32) - 1)
+                fraction[d] = p - ti.cast(cell[d], real)
+            else:
+                p = x[d] * level.scale[d] + ti.cast(0.5, real)
+                cell[d] = ti.cast(ti.floor(p), ti.i32)
+                fraction[d] = p - ti.floor(p)
         return cell, fraction
 
     @ti.func

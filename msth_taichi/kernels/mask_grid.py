@@ -1,6 +1,6 @@
-"""Single-level mask grid: m = sigmoid(trilinear logit), and its gradients to logits and positions.
+"""Single-level mask grid: m = sigmoid(linear logit), and its gradients to logits and positions.
 
-Letters: M samples, E vertices.
+Letters: M samples, E vertices, D axes: 3 of space, and the fourth is time where the mask changes with it.
 """
 
 from functools import cache
@@ -15,10 +15,30 @@ from msth_taichi.thresholds import MASK_UNITS, SATURATED
 
 
 @cache
-def mask_functions(dtype: torch.dtype, sums: Sums = "atomic") -> SimpleNamespace:
-    """Device functions of the mask for logits of `dtype`, shared with the fields' kernels."""
+def mask_functions(dtype: torch.dtype, sums: Sums = "atomic", axes: int = 3) -> SimpleNamespace:
+    """Device functions of the mask for logits of `dtype`, shared with the fields' kernels; x is a point (D,)."""
     real = real_of(dtype)
-    grid = cell_functions(3, 1, dtype, False)
+    timed = axes == 4
+    grid = cell_functions(axes, 1, dtype, timed, aligned=timed)
+    space = ti.types.vector(3, real)
+
+    @ti.func
+    def point(place, times: ti.template(), ray):
+        """A place (3,) at the time of a ray, which is only read where the mask wants it."""
+        x = grid.point(0)
+        for d in ti.static(range(3)):
+            x[d] = place[d]
+        if ti.static(timed):
+            x[3] = times[ray]
+        return x
+
+    @ti.func
+    def load_point(positions: ti.template(), times: ti.template(), sample):
+        """Of sample `sample`, where rays have as many samples each."""
+        samples_per_ray = 1
+        if ti.static(timed):
+            samples_per_ray = positions.shape[0] // times.shape[0]
+        return grid.load_point(positions, times, sample, samples_per_ray)
 
     @ti.func
     def mask_at(x, logits: ti.template(), scales: ti.template(), integers: ti.template()):
@@ -48,10 +68,13 @@ def mask_functions(dtype: torch.dtype, sums: Sums = "atomic") -> SimpleNamespace
     def mask_position_gradient(
         x, logit_gradient, logits: ti.template(), scales: ti.template(), integers: ti.template()
     ):
-        return grid.position_gradient(x, grid.value(logit_gradient), logits, grid.read_level(scales, integers, 0))
+        """Of the place alone, (3,)."""
+        slope = grid.position_gradient(x, grid.value(logit_gradient), logits, grid.read_level(scales, integers, 0))
+        return space(slope[0], slope[1], slope[2])
 
     return SimpleNamespace(
-        load_point=grid.load_point,
+        point=point,
+        load_point=load_point,
         mask_at=mask_at,
         scatter_mask=scatter_mask,
         mask_position_gradient=mask_position_gradient,
@@ -59,25 +82,27 @@ def mask_functions(dtype: torch.dtype, sums: Sums = "atomic") -> SimpleNamespace
 
 
 @cache
-def mask_grid_kernels(dtype: torch.dtype) -> SimpleNamespace:
+def mask_grid_kernels(dtype: torch.dtype, axes: int = 3) -> SimpleNamespace:
     """Kernels for logits of `dtype` (float32 or float64); see `msth_taichi.ops.mask_grid`."""
     real = real_of(dtype)
-    grid = mask_functions(dtype)
+    masks = mask_functions(dtype, "atomic", axes)
+    # a sample's time lies beside its position
+    load_point = cell_functions(axes, 1, dtype, False).load_point
     matrix = ti.types.ndarray(dtype=real, ndim=2)
     vector = ti.types.ndarray(dtype=real, ndim=1)
     level_rows = ti.types.ndarray(dtype=ti.i32, ndim=2)
 
     @ti.kernel
     def forward(
-        positions: matrix,  # (M, 3)
+        positions: matrix,  # (M, D)
         logits: table_type(dtype, 1),
         scales: matrix,
         integers: level_rows,
         mask: vector,  # (M,)
     ):
         for sample in range(positions.shape[0]):
-            x = grid.load_point(positions, positions, sample, 1)
-            mask[sample] = grid.mask_at(x, logits, scales, integers)
+            x = load_point(positions, positions, sample, 1)
+            mask[sample] = masks.mask_at(x, logits, scales, integers)
 
     @ti.kernel
     def backward(
@@ -91,11 +116,11 @@ def mask_grid_kernels(dtype: torch.dtype) -> SimpleNamespace:
         position_gradient: matrix,  # (M, 3), or empty where it is not wanted
     ):
         for sample in range(positions.shape[0]):
-            x = grid.load_point(positions, positions, sample, 1)
+            x = load_point(positions, positions, sample, 1)
             logit_gradient = mask_gradient[sample] * mask[sample] * (1 - mask[sample])
-            grid.scatter_mask(x, logit_gradient, scales, integers, logits_gradient)
+            masks.scatter_mask(x, logit_gradient, scales, integers, logits_gradient)
             if position_gradient.shape[0] > 0:
-                slope = grid.mask_position_gradient(x, logit_gradient, logits, scales, integers)
+                slope = masks.mask_position_gradient(x, logit_gradient, logits, scales, integers)
                 for d in ti.static(range(3)):
                     position_gradient[sample, d] = slope[d]
 

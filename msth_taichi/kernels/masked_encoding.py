@@ -30,16 +30,16 @@ from msth_taichi.kernels.sample_positions import ray_functions
 
 @cache
 def blend_functions(
-    features: int, dtype: torch.dtype, blend: str, sums: Sums = "atomic", lanes: int = 1
+    features: int, dtype: torch.dtype, blend: str, sums: Sums = "atomic", lanes: int = 1, mask_axes: int = 3
 ) -> SimpleNamespace:
     """Device functions of both grids, the mask, and each table's share, for tables of `dtype`.
 
-    `blend` is "mst", "mt", "add", or "static" for the 3D table alone.
+    `blend` is "mst", "mt", "add", or "static" for the 3D table alone; a mask of 4 axes changes with time.
     """
     real = real_of(dtype)
     space = cell_functions(3, features, dtype, False, sums, lanes)
     spacetime = cell_functions(4, features, dtype, True, sums, lanes)
-    masks = mask_functions(torch.float64 if dtype == torch.float64 else torch.float32, sums)
+    masks = mask_functions(torch.float64 if dtype == torch.float64 else torch.float32, sums, mask_axes)
     has_dynamic = blend != "static"
     has_slope = blend in ("mst", "mt")
     # Taichi's autodiff fails on integers that change inside a branch; float64 is there to be held against it
@@ -114,7 +114,14 @@ def blend_functions(
 
 @cache
 def masked_encoding_kernels(
-    features: int, dtype: torch.dtype, blend: str, sums: Sums, block: int, contraction: str = "none", gpu: bool = False
+    features: int,
+    dtype: torch.dtype,
+    blend: str,
+    sums: Sums,
+    block: int,
+    contraction: str = "none",
+    gpu: bool = False,
+    mask_axes: int = 3,
 ) -> SimpleNamespace:
     """Kernels for tables of `dtype` and one blend; see `msth_taichi.ops.masked_encoding`.
 
@@ -124,7 +131,7 @@ def masked_encoding_kernels(
     real = real_of(dtype)
     stored = TAICHI_DTYPE[dtype]
     lanes = LANES if gpu else 1
-    fields = blend_functions(features, dtype, blend, sums, lanes)
+    fields = blend_functions(features, dtype, blend, sums, lanes, mask_axes)
     space, spacetime, masks = fields.space, fields.spacetime, fields.masks
     scene = contract_functions(real, contraction)
     rays = ray_functions(real)
@@ -201,7 +208,7 @@ def masked_encoding_kernels(
         slope: stored_matrix,  # (L*F, M) d out / d mask, or empty where no gradient will be asked for
     ):
         for sample in range(positions.shape[0]):
-            x = space.load_point(positions, times, sample, 1)
+            x = masks.load_point(positions, times, sample)
             mask[sample] = masks.mask_at(x, mask_logits, scales, integers)
         for level, part in ti.ndrange(fields.levels(scales), parts(positions)):
             encode(
@@ -230,7 +237,7 @@ def masked_encoding_kernels(
             x = scene.contracted(rays.centre(origins, directions, t_edges, ray, i), box)
             for d in ti.static(range(3)):
                 positions[sample, d] = x[d]
-            mask[sample] = masks.mask_at(x, mask_logits, scales, integers)
+            mask[sample] = masks.mask_at(masks.point(x, times, ray), mask_logits, scales, integers)
         for level, part in ti.ndrange(fields.levels(scales), parts(positions)):
             encode(
                 level, part, positions, times, static_table, dynamic_table, scales, integers, out, mask, slope
@@ -270,7 +277,7 @@ def masked_encoding_kernels(
             total = gradient_of_logit(sample, mask, slope, out_gradient, mask_gradient)
             logit_gradient[sample] = total
             if ti.static(sums != "serial"):
-                x = space.load_point(positions, times, sample, 1)
+                x = masks.load_point(positions, times, sample)
                 masks.scatter_mask(x, total, scales, integers, mask_sums)
         if ti.static(sums == "serial"):
             # a task owns what it adds to: a table's level, or the mask
@@ -279,7 +286,7 @@ def masked_encoding_kernels(
                     task = item // GRAIN
                     if task == scales.shape[0] - 1:
                         for sample in range(positions.shape[0]):
-                            x = space.load_point(positions, times, sample, 1)
+                            x = masks.load_point(positions, times, sample)
                             masks.scatter_mask(x, logit_gradient[sample], scales, integers, mask_sums)
                     elif task % 2 == 0:
                         space.scatter_span(
@@ -323,7 +330,9 @@ def masked_encoding_kernels(
     ):
         for sample in range(positions.shape[0]):
             x = space.load_point(positions, times, sample, 1)
-            total = masks.mask_position_gradient(x, logit_gradient[sample], mask_logits, scales, integers)
+            total = masks.mask_position_gradient(
+                masks.load_point(positions, times, sample), logit_gradient[sample], mask_logits, scales, integers
+            )
             for level in range(fields.levels(scales)):
                 gradient = space.value(0)
                 for f in ti.static(range(features)):

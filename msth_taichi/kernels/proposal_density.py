@@ -22,11 +22,11 @@ from msth_taichi.thresholds import EMPTY_LOGIT
 
 @cache
 def proposal_density_kernels(
-    features: int, hidden: int, dtype: torch.dtype, blend: str, contraction: str
+    features: int, hidden: int, dtype: torch.dtype, blend: str, contraction: str, mask_axes: int = 3
 ) -> SimpleNamespace:
     """Kernels for tables of `dtype`; see `msth_taichi.ops.proposal_density`."""
     real = real_of(dtype)
-    fields = blend_functions(features, dtype, blend)
+    fields = blend_functions(features, dtype, blend, mask_axes=mask_axes)
     space = contract_functions(real, contraction)
     rays = ray_functions(real)
     layer = ti.types.vector(hidden, real)
@@ -54,7 +54,7 @@ def proposal_density_kernels(
     ):
         for ray, i in ti.ndrange(density_logits.shape[0], density_logits.shape[1]):
             x = space.contracted(rays.centre(origins, directions, t_edges, ray, i), box)
-            m = fields.masks.mask_at(x, mask_logits, scales, integers)
+            m = fields.masks.mask_at(fields.masks.point(x, times, ray), mask_logits, scales, integers)
             sums = layer(0)
             for level in range(fields.levels(scales)):
                 value, _ = fields.lookup(

@@ -34,7 +34,7 @@ class MaskedEncoding(nn.Module):
         super().__init__()
         base, finest, levels = config.base_resolution, config.max_resolution, config.levels
         self.blend = config.blend
-        self.mask_spec = mask_spec(config.mask_resolution)
+        self.mask_spec = mask_spec(config.mask_resolution, config.mask_times)
         self.static_spec = GridSpec(base[:3], finest[:3], levels, FEATURES, config.log2_static)
         self.dynamic_spec = GridSpec(base, finest, levels, FEATURES, config.log2_dynamic)
         self.static_table = self._table(self.static_spec)
@@ -129,9 +129,13 @@ class MaskedEncoding(nn.Module):
         """Keep the tables' gradients from autograd, for `GridAdam` to take."""
         self.sums = TableSums(self.mask_spec, self.static_spec, self.dynamic_spec, self.static_table.device)
 
-    def mask(self, positions: torch.Tensor) -> torch.Tensor:
-        """(M,) how static contracted positions (M, 3) are, without looking up the tables."""
-        return mask_grid(positions, self.mask_logits, self.mask_spec)
+    def mask(self, positions: torch.Tensor, times: torch.Tensor | None = None) -> torch.Tensor:
+        """(M,) how static contracted positions (M, 3) are at times (N,), without looking up the tables.
+
+        Raises:
+            TensorError: no times for a mask that changes with them.
+        """
+        return mask_grid(positions, self.mask_logits, self.mask_spec, times)
 
     def mask_loss(self) -> torch.Tensor:
         """mean over all vertices of 1 - sigmoid(logit): pulls to static where nothing says otherwise."""

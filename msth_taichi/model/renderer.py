@@ -212,9 +212,15 @@ class RadianceField(nn.Module):
         return Rendering(out.color, median, mean, out.accumulation, mask, levels)
 
     @torch.no_grad()
-    def mask(self, positions: torch.Tensor) -> torch.Tensor:
-        """(M,) how static positions (M, 3), scene units, are: 1 static, 0 moving."""
-        return self.field.encoding.mask(self.space.to_grid(positions))
+    def mask(self, positions: torch.Tensor, times: torch.Tensor | None = None) -> torch.Tensor:
+        """(M,) how static positions (M, 3), scene units, are at times (N,): 1 static, 0 moving.
+
+        N divides M: each time is that of as many positions. They may be left out where `field.mask_times` is 1.
+
+        Raises:
+            TensorError: no times for a mask that changes with them.
+        """
+        return self.field.encoding.mask(self.space.to_grid(positions), times)
 
     def refined(self, cameras: Cameras) -> Cameras:
         """Training cameras where they were found to stand; others as they are."""
@@ -258,7 +264,7 @@ class RadianceField(nn.Module):
         """Density logits (N, S) of what a mode shows: the main field's mask decides for the coarser proposals too."""
         if mode != "dynamic":
             return logits
-        moves = self.field.encoding.mask(self.space.on_rays(rays, t_edges)) < 0.5
+        moves = self.field.encoding.mask(self.space.on_rays(rays, t_edges), rays.times) < 0.5
         return torch.where(moves.view_as(logits), logits, EMPTY_LOGIT)
 
     def render_image(self, cameras: Cameras, index: int, time: float, **options) -> dict[str, torch.Tensor]:

@@ -39,6 +39,16 @@ def check(
     raise _unsuited(name, tensor, shape, dtype)
 
 
+def check_divides(times: torch.Tensor, positions: torch.Tensor) -> None:
+    """Make sure that each of N times can be that of as many of M positions.
+
+    Raises:
+        TensorError: N does not divide M.
+    """
+    if len(positions) % max(len(times), 1) or (len(positions) and not len(times)):
+        raise TensorError(f"times: {len(times)} rays do not divide {len(positions)} samples evenly")
+
+
 def _fits(found: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
     if found == shape:
         return True

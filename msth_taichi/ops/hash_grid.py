@@ -6,6 +6,7 @@ Letters: M samples, D axes, L levels, F features, E table entries.
 import torch
 from torch.autograd.function import once_differentiable
 
+from msth_taichi.errors import TensorError
 from msth_taichi.grids import GridSpec
 from msth_taichi.kernels.cells import BLOCK, BLOCK_APART, as_words, level_constants
 from msth_taichi.kernels.hash_grid import hash_grid_kernels
@@ -71,7 +72,7 @@ def hash_grid(positions: torch.Tensor, table: torch.Tensor, spec: GridSpec) -> t
     Returns:
         (L*F, M) features, level by level.
     Raises:
-        TensorError: wrong shape, dtype, device or layout.
+        TensorError: wrong shape, dtype, device or layout; a grid that is aligned.
     Source: Müller et al. 2022, Instant-NGP; rectangular resolutions as in the released MSTH code.
 
     Example:
@@ -80,5 +81,7 @@ def hash_grid(positions: torch.Tensor, table: torch.Tensor, spec: GridSpec) -> t
         torch.Size([4, 5])
     """
     check("positions", positions, (None, spec.axes), FLOATS)
+    if spec.aligned:
+        raise TensorError("spec: is of a mask that changes with time; read it with mask_grid")
     check("table", table, (spec.num_entries, spec.features), positions.dtype)
     return _HashGrid.apply(positions, table, spec)  # type: ignore[no-any-return]

@@ -12,7 +12,7 @@ from msth_taichi.errors import TensorError
 from msth_taichi.grids import GridSpec
 from msth_taichi.kernels.cells import BLOCK, BLOCK_APART, as_words, joined_constants
 from msth_taichi.kernels.masked_encoding import masked_encoding_kernels
-from msth_taichi.ops.checks import FLOATS, check
+from msth_taichi.ops.checks import FLOATS, check, check_divides
 from msth_taichi.ops.contract import check_contraction
 from msth_taichi.ops.table_sums import TableSums
 from msth_taichi.reference.contract import Contraction
@@ -51,7 +51,8 @@ class _Call(NamedTuple):
         gpu = device.type == "cuda"
         sums = "fixed" if self.sums is not None else "atomic" if gpu else "serial"
         features, block = self.grids.static.features, BLOCK_APART if gpu else BLOCK
-        return masked_encoding_kernels(features, self.compute, self.blend, sums, block, self.kind, gpu)
+        choices = features, self.compute, self.blend, sums, block, self.kind, gpu, self.grids.mask.axes
+        return masked_encoding_kernels(*choices)
 
 
 class _MaskedEncoding(torch.autograd.Function):
@@ -152,8 +153,8 @@ def masked_encoding(
         mst:     e = m h3 + (1 - m) h4        mt:   e = h3 + (1 - m) h4
         add:     e = h3 + h4                  static: e = h3, the scene without what moves
 
-    A mask within 2^-11 of 0 or 1 is exactly that, and the table without a share takes no part. Differentiable in
-    the three tables and in positions (not in times).
+    A mask of 4 axes is m(x, t). Within 2^-11 of 0 or 1 it is exactly that, and the table without a share takes no
+    part. Differentiable in the three tables and in positions (not in times).
 
     Args:
         positions: (M, 3) float32 or float64, in [0, 1].
@@ -184,8 +185,7 @@ def masked_encoding(
     """
     check("positions", positions, (None, 3), FLOATS)
     check("times", times, (None,), positions.dtype)
-    if len(positions) % max(len(times), 1) or (len(positions) and not len(times)):
-        raise TensorError(f"times: {len(times)} rays do not divide {len(positions)} samples evenly")
+    check_divides(times, positions)
     tables, grids = (mask_logits, static_table, dynamic_table), Grids(mask_spec, static_spec, dynamic_spec)
     call = _check_call(times, tables, grids, blend, compute, copies, sums, positions.requires_grad)
     return _MaskedEncoding.apply(positions, None, None, None, times, *tables, call)  # type: ignore[no-any-return]

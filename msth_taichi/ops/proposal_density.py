@@ -86,7 +86,7 @@ def proposal_density(
     logits = origins.new_empty(rays, samples)
     if logits.numel():
         constants = Grids(mask_spec, static_spec, dynamic_spec).constants(origins)
-        proposal_density_kernels(static_spec.features, hidden, tables[0].dtype, blend, kind).forward(
+        proposal_density_kernels(static_spec.features, hidden, tables[0].dtype, blend, kind, mask_spec.axes).forward(
             origins,
             directions,
             times,

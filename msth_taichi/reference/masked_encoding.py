@@ -19,7 +19,7 @@ def masked_encoding(
     blend: str = "mst",
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """See `msth_taichi.ops.masked_encoding`."""
-    mask = mask_grid(positions, mask_logits, mask_spec)
+    mask = mask_grid(positions, mask_logits, mask_spec, times)
     static = hash_grid(positions, static_table, static_spec)
     if blend == "static":
         return static, mask

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from msth_taichi.config import FieldConfig
+from msth_taichi.errors import TensorError
 from msth_taichi.model.encoding import TABLE_INIT, MaskedEncoding
 from msth_taichi.reference import masked_encoding as reference
 from tests.comparison import assert_close
@@ -59,8 +60,9 @@ def test_mask_loss_has_its_value_at_any_logits(device):
 
 @pytest.mark.parametrize("blend", ["mst", "mt", "add"])
 @pytest.mark.parametrize("static_only", [False, True])
-def test_forward_is_the_reference_on_its_tables(device, blend, static_only):
-    module = encoding(device, blend=blend)
+@pytest.mark.parametrize("mask_times", [1, 3])
+def test_forward_is_the_reference_on_its_tables(device, blend, static_only, mask_times):
+    module = encoding(device, blend=blend, mask_times=mask_times)
     torch.nn.init.normal_(module.mask_logits)
     positions, times = samples(device)
     features, mask = module(positions, times, torch.float32, static_only)
@@ -78,4 +80,20 @@ def test_forward_is_the_reference_on_its_tables(device, blend, static_only):
     assert features.shape == (module.num_outputs, 30) == (6, 30)
     assert_close(features, expected, 1e-5)
     assert_close(mask, expected_mask, 1e-6)
-    assert_close(module.mask(positions), mask, 1e-6)
+    assert_close(module.mask(positions, times), mask, 1e-6)
+
+
+def test_a_mask_of_times_is_of_no_use_without_them(device):
+    positions, times = samples(device)
+    module = encoding(device, mask_times=2)
+    assert len(module.mask(positions, times)) == 30
+    with pytest.raises(TensorError, match="this mask changes with time"):
+        module.mask(positions)
+
+
+def test_mask_loss_is_over_all_vertices_of_space_and_time(device):
+    module = encoding(device, mask_times=2)
+    assert module.mask_logits.numel() == 2 * 125 + 6  # rounded up
+    torch.nn.init.normal_(module.mask_logits, std=3)
+    expected = (1 - torch.sigmoid(module.mask_logits.detach().double())).mean()
+    assert_close(module.mask_loss(), expected.float(), 1e-6)

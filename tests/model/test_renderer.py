@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from msth_taichi.config import LossConfig
+from msth_taichi.errors import TensorError
 from msth_taichi.model.losses import losses
 from msth_taichi.model.renderer import RadianceField, anneal_exponent, render_image
 from msth_taichi.ops.composite import composite
@@ -212,6 +213,38 @@ def test_mask_of_points_is_that_of_the_grid(make_model, device):
     expected = model.field.encoding.mask(model.space.to_grid(positions))
     assert_close(model.mask(positions), expected.detach(), 1e-6)
     assert not model.mask(positions).requires_grad
+
+
+def still_then_moving(model: RadianceField) -> None:
+    """Masks of two times: all is static at the first, all moves at the second."""
+    for part in model.fields():
+        logits = part.encoding.mask_logits.detach()
+        logits.fill_(-30)
+        logits[: 5**3] = 30
+
+
+def test_mask_of_points_at_times(make_model, device):
+    model = make_model("field.mask_times=2")
+    still_then_moving(model)
+    positions, times = torch.rand(6, 3, device=device) * 4 - 2, torch.tensor([0.0, 0.5, 1.0], device=device)
+    expected = torch.tensor([1, 1, 0.5, 0.5, 0, 0], device=device)
+    assert_close(model.mask(positions, times), expected, 1e-5)
+    with pytest.raises(TensorError, match="this mask changes with time"):
+        model.mask(positions)
+
+
+def test_modes_follow_a_mask_of_times(make_model, make_rays):
+    """Where all is static a render is the static one, and where all moves the dynamic one: of the same places."""
+    model = make_model("field.mask_times=2", "proposals.0.mask_times=2")
+    still_then_moving(model)
+    rays = make_rays(model)
+    rays.times.zero_()
+    assert_close(model(rays).color, model(rays, mode="static").color, 1e-5)
+    assert model(rays, mode="dynamic").accumulation.max() == 0
+    rays.times.fill_(1)
+    assert_close(model(rays, mode="dynamic").color, model(rays).color, 1e-5)
+    assert model(rays).accumulation.max() > 0.1
+    assert (model(rays).color - model(rays, mode="static").color).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("settings", [(), TWO_PROPOSALS], ids=["one proposal", "two proposals"])

@@ -28,13 +28,15 @@ MASK = mask_spec(4)
 STATIC = GridSpec((4, 5, 6), (20, 24, 31), 3, 2, 9)
 DYNAMIC = GridSpec((4, 5, 6, 3), (20, 24, 31, 9), 3, 2, 9)
 SPECS = (MASK, STATIC, DYNAMIC)
+TIMED = (mask_spec(4, 3), STATIC, DYNAMIC)
+BOTH = pytest.mark.parametrize("specs", [SPECS, TIMED], ids=["mask of space", "mask of times"])
 
 
-def random_inputs(rays: int, samples: int, device: torch.device, dtype=torch.float32):
+def random_inputs(rays: int, samples: int, device: torch.device, dtype=torch.float32, specs=SPECS):
     """Positions, times, mask logits, static table, dynamic table; some positions lie outside."""
     generator = torch.Generator().manual_seed(rays + samples)
     positions = torch.rand(rays * samples, 3, generator=generator, dtype=dtype) * 1.1 - 0.05
-    tables = [torch.randn(s.num_entries, s.features, generator=generator, dtype=dtype) for s in SPECS]
+    tables = [torch.randn(s.num_entries, s.features, generator=generator, dtype=dtype) for s in specs]
     return [x.to(device) for x in (positions, torch.rand(rays, generator=generator, dtype=dtype), *tables)]
 
 
@@ -42,22 +44,24 @@ def wanting(inputs, *which):
     return [x.requires_grad_(i in which) for i, x in enumerate(inputs)]
 
 
+@BOTH
 @pytest.mark.parametrize("blend", BLENDS)
-def test_matches_reference(device, blend):
+def test_matches_reference(device, blend, specs):
     """Features, mask, and gradients to positions, mask, static and dynamic table."""
     used = (0, 2, 3, 4) if blend != "static" else (0, 2, 3)
-    inputs = wanting(random_inputs(13, 21, device), *used)
+    inputs = wanting(random_inputs(13, 21, device, specs=specs), *used)
     assert_matches(
-        lambda *x: masked_encoding(*x, *SPECS, blend),
-        lambda *x: twin.masked_encoding(*x, *SPECS, blend),
+        lambda *x: masked_encoding(*x, *specs, blend),
+        lambda *x: twin.masked_encoding(*x, *specs, blend),
         inputs,
     )
 
 
+@BOTH
 @pytest.mark.parametrize(("rays", "samples"), [(0, 4), (1, 1), (5, 1), (1, 9)])
-def test_odd_sizes(device, rays, samples):
-    inputs = wanting(random_inputs(rays, samples, device), 0, 2, 3, 4)
-    assert_matches(lambda *x: masked_encoding(*x, *SPECS), lambda *x: twin.masked_encoding(*x, *SPECS), inputs)
+def test_odd_sizes(device, rays, samples, specs):
+    inputs = wanting(random_inputs(rays, samples, device, specs=specs), 0, 2, 3, 4)
+    assert_matches(lambda *x: masked_encoding(*x, *specs), lambda *x: twin.masked_encoding(*x, *specs), inputs)
 
 
 def test_equals_its_parts(device):
@@ -81,10 +85,11 @@ def test_saturated_mask_is_one_branch(device):
     assert_close(moving, hash_grid(spacetime, dynamic, DYNAMIC), 1e-6)
 
 
-def test_hand_written_adjoint_equals_taichis():
-    positions, times, logits, static, dynamic = random_inputs(5, 6, torch.device("cpu"), torch.float64)
-    constants = joined_constants(SPECS, positions.device, positions.dtype)
-    kernels = masked_encoding_kernels(2, torch.float64, "mst", "serial", 1)
+@BOTH
+def test_hand_written_adjoint_equals_taichis(specs):
+    positions, times, logits, static, dynamic = random_inputs(5, 6, torch.device("cpu"), torch.float64, specs=specs)
+    constants = joined_constants(specs, positions.device, positions.dtype)
+    kernels = masked_encoding_kernels(2, torch.float64, "mst", "serial", 1, mask_axes=specs[0].axes)
     out, mask, slope = torch.empty(6, 30).double(), torch.empty(30).double(), torch.empty(6, 30).double()
     out_gradient, mask_gradient = torch.randn_like(out), torch.randn_like(mask)
     arguments = (positions, times, logits, static, dynamic, *constants, out, mask, slope)
@@ -115,17 +120,17 @@ def test_hand_written_adjoint_equals_taichis():
         assert_gradients_close(value, target, 1e-12)
 
 
-@pytest.mark.parametrize("blend", BLENDS)
+@pytest.mark.parametrize(("blend", "specs"), [*((blend, SPECS) for blend in BLENDS), ("mst", TIMED)])
 @pytest.mark.parametrize("count", [1, 5, 7, 30])
-def test_lookups_far_apart_are_those_in_a_row(device, blend, count):
+def test_lookups_far_apart_are_those_in_a_row(device, blend, count, specs):
     """The loops of either device, on both; one sample, and more than fill the blocks."""
-    positions, times, *tables = random_inputs(count, 1, device)
-    constants = joined_constants(SPECS, device, positions.dtype)
+    positions, times, *tables = random_inputs(count, 1, device, specs=specs)
+    constants = joined_constants(specs, device, positions.dtype)
     found = []
     for block, gpu in ((1, False), (BLOCK, False), (BLOCK_APART, True)):
         out, slope = torch.empty(2, 6, count, device=device).unbind()
         mask = torch.empty(count, device=device)
-        kernels = masked_encoding_kernels(2, torch.float32, blend, "atomic", block, gpu=gpu)
+        kernels = masked_encoding_kernels(2, torch.float32, blend, "atomic", block, gpu=gpu, mask_axes=specs[0].axes)
         kernels.forward(positions, times, *(as_words(x) for x in tables), *constants, out, mask, slope)
         found.append((out, mask) if blend in ("add", "static") else (out, mask, slope))
     for other in found[1:]:
@@ -133,11 +138,12 @@ def test_lookups_far_apart_are_those_in_a_row(device, blend, count):
             assert_close(value, target, 1e-6)
 
 
+@BOTH
 @pytest.mark.gradcheck
-def test_finite_differences():
-    positions, times, logits, static, dynamic = random_inputs(1, 2, torch.device("cpu"), torch.float64)
+def test_finite_differences(specs):
+    positions, times, logits, static, dynamic = random_inputs(1, 2, torch.device("cpu"), torch.float64, specs=specs)
     inputs = (positions.clamp(0.05, 0.95).requires_grad_(), logits.requires_grad_())
-    assert torch.autograd.gradcheck(lambda x, v: masked_encoding(x, times, v, static, dynamic, *SPECS), inputs)
+    assert torch.autograd.gradcheck(lambda x, v: masked_encoding(x, times, v, static, dynamic, *specs), inputs)
 
 
 def test_safe_under_autograd(device):
@@ -145,16 +151,17 @@ def test_safe_under_autograd(device):
     assert_safe_autograd(lambda *x: masked_encoding(*x, *SPECS)[0], inputs)
 
 
-def test_float16_compute_stays_close_and_sums_in_float32(device):
-    inputs = wanting(random_inputs(16, 16, device), 2, 3, 4)
-    features, _ = masked_encoding(*inputs, *SPECS, compute=torch.float16)
+@BOTH
+def test_float16_compute_stays_close_and_sums_in_float32(device, specs):
+    inputs = wanting(random_inputs(16, 16, device, specs=specs), 2, 3, 4)
+    features, _ = masked_encoding(*inputs, *specs, compute=torch.float16)
     assert features.dtype == torch.float16
     weights = torch.randn(features.shape, generator=torch.Generator().manual_seed(1)).to(device)
     (features.float() * weights).sum().backward()
     halves = [x.grad for x in inputs[2:]]
     for x in inputs[2:]:
         x.grad = None
-    exact, _ = masked_encoding(*inputs, *SPECS)
+    exact, _ = masked_encoding(*inputs, *specs)
     (exact * weights).sum().backward()
     assert_close(features.float(), exact, 2e-3)
     for half, x in zip(halves, inputs[2:], strict=True):
@@ -184,10 +191,10 @@ def test_what_the_adjoint_needs_is_written_only_where_it_will_run(device, monkey
     assert slopes == [(6, 9) if wanted else (6, 0)]
 
 
-def backward(inputs, blend="mst", compute=torch.float32, sums: TableSums | None = None, incoming=None):
+def backward(inputs, blend="mst", compute=torch.float32, sums: TableSums | None = None, incoming=None, specs=SPECS):
     """Gradients of positions, mask, static and dynamic table, by autograd or summed in fixed point."""
     leaves = [x.detach().clone().requires_grad_(i in (0, 2, 3, 4)) for i, x in enumerate(inputs)]
-    features, mask = masked_encoding(*leaves, *SPECS, blend, compute, sums=sums)
+    features, mask = masked_encoding(*leaves, *specs, blend, compute, sums=sums)
     if incoming is None:
         generator = torch.Generator().manual_seed(5)
         incoming = [torch.randn(x.shape, generator=generator).to(x.device, x.dtype) for x in (features, mask)]
@@ -198,23 +205,29 @@ def backward(inputs, blend="mst", compute=torch.float32, sums: TableSums | None 
     return [leaves[i].grad for i in (0, 2, 3, 4)]
 
 
+@BOTH
 @pytest.mark.parametrize("blend", BLENDS)
-def test_fixed_point_sums_are_the_gradients(device, blend):
-    inputs = random_inputs(13, 21, device)
-    expected = backward(inputs, blend)
-    for value, target in zip(backward(inputs, blend, sums=TableSums(*SPECS, device)), expected, strict=True):
+def test_fixed_point_sums_are_the_gradients(device, blend, specs):
+    inputs = random_inputs(13, 21, device, specs=specs)
+    expected = backward(inputs, blend, specs=specs)
+    for value, target in zip(
+        backward(inputs, blend, sums=TableSums(*specs, device), specs=specs), expected, strict=True
+    ):
         assert_gradients_close(value, torch.zeros_like(value) if target is None else target, 1e-5)
 
 
+@BOTH
 @pytest.mark.parametrize("compute", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize(
     ("rays", "samples", "tolerance"), [(1, 1, 1e-5), (5, 1, 1e-5), (1, 9, 1e-5), (3, 8, 1e-5), (70, 48, 3e-5)]
 )
-def test_fixed_point_sums_at_odd_sizes(device, rays, samples, tolerance, compute):
+def test_fixed_point_sums_at_odd_sizes(device, rays, samples, tolerance, compute, specs):
     """Samples are taken eight at a time, and some lie outside. The unit grows with their number."""
-    inputs = random_inputs(rays, samples, device)
-    expected = backward(inputs, "mst", compute)
-    for value, target in zip(backward(inputs, "mst", compute, TableSums(*SPECS, device)), expected, strict=True):
+    inputs = random_inputs(rays, samples, device, specs=specs)
+    expected = backward(inputs, "mst", compute, specs=specs)
+    for value, target in zip(
+        backward(inputs, "mst", compute, TableSums(*specs, device), specs=specs), expected, strict=True
+    ):
         assert_gradients_close(value, target, tolerance)
 
 
@@ -314,21 +327,22 @@ def random_rays(rays: int, samples: int, device: torch.device):
     return [x.to(device) for x in (origins, directions, edges)]
 
 
+@BOTH
 @pytest.mark.parametrize("kind", ["inf", "l2", "none"])
 @pytest.mark.parametrize("fixed", [False, True])
-def test_along_rays_is_at_their_positions(device, kind, fixed):
+def test_along_rays_is_at_their_positions(device, kind, fixed, specs):
     """One launch instead of two operators; features, mask, positions, and gradients to mask and tables."""
     rays = random_rays(11, 13, device)
-    _, *inputs = random_inputs(11, 13, device)
+    _, *inputs = random_inputs(11, 13, device, specs=specs)
     results = []
     for along in (True, False):
         leaves = wanting([x.clone() for x in inputs], 1, 2, 3)
-        sums = TableSums(*SPECS, device) if fixed else None
+        sums = TableSums(*specs, device) if fixed else None
         if along:
-            outputs = masked_encoding_along(*rays, *leaves, *SPECS, "mst", kind, 1.5, sums=sums)
+            outputs = masked_encoding_along(*rays, *leaves, *specs, "mst", kind, 1.5, sums=sums)
         else:
             positions = sample_positions(*rays, kind, 1.5)
-            outputs = *masked_encoding(positions, *leaves, *SPECS, sums=sums), positions
+            outputs = *masked_encoding(positions, *leaves, *specs, sums=sums), positions
         features, mask, positions = outputs
         assert not positions.requires_grad and positions.shape == (143, 3)
         generator = torch.Generator().manual_seed(5)
@@ -339,12 +353,13 @@ def test_along_rays_is_at_their_positions(device, kind, fixed):
         assert_gradients_close(value, target, 1e-5)
 
 
+@BOTH
 @pytest.mark.parametrize(("rays", "samples"), [(0, 4), (1, 1), (3, 0), (5, 1), (1, 9)])
-def test_along_rays_at_odd_sizes(device, rays, samples):
+def test_along_rays_at_odd_sizes(device, rays, samples, specs):
     along = random_rays(rays, samples, device)
-    _, *inputs = random_inputs(rays, samples, device)
-    features, mask, positions = masked_encoding_along(*along, *wanting(inputs, 1, 2, 3), *SPECS)
-    expected = twin.masked_encoding(sample_positions(*along), *inputs, *SPECS)
+    _, *inputs = random_inputs(rays, samples, device, specs=specs)
+    features, mask, positions = masked_encoding_along(*along, *wanting(inputs, 1, 2, 3), *specs)
+    expected = twin.masked_encoding(sample_positions(*along), *inputs, *specs)
     assert positions.shape == (rays * samples, 3)
     assert_close(features, expected[0], 1e-4)
     assert_close(mask, expected[1], 1e-5)

@@ -13,9 +13,11 @@ from msth_taichi.thresholds import EMPTY_LOGIT
 from tests.comparison import assert_close
 
 SPECS = (mask_spec(4), GridSpec((4, 5, 6), (20, 24, 31), 3, 2, 9), GridSpec((4, 5, 6, 3), (20, 24, 31, 9), 3, 2, 9))
+TIMED = (mask_spec(4, 3), *SPECS[1:])
+BOTH = pytest.mark.parametrize("specs", [SPECS, TIMED], ids=["mask of space", "mask of times"])
 
 
-def random_inputs(rays: int, samples: int, device: torch.device, hidden: int = 16, dtype=torch.float32):
+def random_inputs(rays: int, samples: int, device: torch.device, hidden: int = 16, dtype=torch.float32, specs=SPECS):
     """Rays that start near the origin, their edges, tables, specs, and the weights of the MLP."""
     generator = torch.Generator().manual_seed(rays + samples)
 
@@ -24,36 +26,43 @@ def random_inputs(rays: int, samples: int, device: torch.device, hidden: int = 1
 
     origins, directions = normal(rays, 3), torch.nn.functional.normalize(normal(rays, 3))
     edges = torch.rand(rays, samples + 1, generator=generator, dtype=dtype).sort(dim=1).values * 5
-    tables = [normal(s.num_entries, s.features) * 3 for s in SPECS]
+    tables = [normal(s.num_entries, s.features) * 3 for s in specs]
     inputs = (origins, directions, torch.rand(rays, generator=generator, dtype=dtype), edges, *tables)
     weights = normal(hidden, SPECS[1].num_outputs), normal(1, hidden)
     return [x.to(device) for x in inputs], [x.to(device) for x in weights]
 
 
-@pytest.mark.parametrize("blend", BLENDS)
-@pytest.mark.parametrize("kind", ["inf", "l2", "none"])
-def test_matches_reference(device, blend, kind):
-    inputs, weights = random_inputs(11, 13, device)
-    logits = proposal_density(*inputs, *SPECS, *weights, blend, kind, 1.5)
-    assert_close(logits, twin.proposal_density(*inputs, *SPECS, *weights, blend, kind, 1.5), 1e-4)
+@pytest.mark.parametrize(
+    ("blend", "kind", "specs"),
+    [
+        *((blend, kind, SPECS) for blend in BLENDS for kind in ("inf", "l2", "none")),
+        *((blend, "none", TIMED) for blend in BLENDS),
+    ],
+)
+def test_matches_reference(device, blend, kind, specs):
+    inputs, weights = random_inputs(11, 13, device, specs=specs)
+    logits = proposal_density(*inputs, *specs, *weights, blend, kind, 1.5)
+    assert_close(logits, twin.proposal_density(*inputs, *specs, *weights, blend, kind, 1.5), 1e-4)
 
 
+@BOTH
 @pytest.mark.parametrize(("rays", "samples", "hidden"), [(0, 4, 16), (1, 1, 16), (3, 7, 1), (3, 0, 16)])
-def test_odd_sizes(device, rays, samples, hidden):
-    inputs, weights = random_inputs(rays, samples, device, hidden)
-    logits = proposal_density(*inputs, *SPECS, *weights)
-    assert_close(logits, twin.proposal_density(*inputs, *SPECS, *weights), 1e-4)
+def test_odd_sizes(device, rays, samples, hidden, specs):
+    inputs, weights = random_inputs(rays, samples, device, hidden, specs=specs)
+    logits = proposal_density(*inputs, *specs, *weights)
+    assert_close(logits, twin.proposal_density(*inputs, *specs, *weights), 1e-4)
 
 
+@BOTH
 @pytest.mark.parametrize("compute", [torch.float32, torch.float16])
-def test_equals_its_parts(device, compute):
+def test_equals_its_parts(device, compute, specs):
     """What a step that trains the proposal computes, in the same precision."""
-    inputs, weights = random_inputs(9, 21, device)
+    inputs, weights = random_inputs(9, 21, device, specs=specs)
     origins, directions, times, edges, *tables = inputs
-    features, _ = masked_encoding(sample_positions(origins, directions, edges), times, *tables, *SPECS, compute=compute)
+    features, _ = masked_encoding(sample_positions(origins, directions, edges), times, *tables, *specs, compute=compute)
     expected = (weights[1] @ torch.relu(weights[0] @ features.float())).view(9, 21)
     copies = (tables[1].to(compute), tables[2].to(compute))
-    logits = proposal_density(*inputs, *SPECS, *weights, copies=copies)
+    logits = proposal_density(*inputs, *specs, *weights, copies=copies)
     assert logits.dtype == torch.float32
     assert_close(logits, expected, 1e-5 if compute == torch.float32 else 2e-3)
 

@@ -80,9 +80,10 @@ def assert_equal(values: list[torch.Tensor], expected: list[torch.Tensor]) -> No
 
 
 @COMPUTES
-def test_moves_as_torchs_adam_on_the_same_gradients(start, compute):
+@pytest.mark.parametrize("settings", [(), ("field.mask_times=3",)], ids=["mask of space", "mask of times"])
+def test_moves_as_torchs_adam_on_the_same_gradients(start, compute, settings):
     """Tables, masks with the pull of their loss, and MLPs, through steps that leave the proposals out."""
-    training = start(compute=compute)
+    training = start(*settings, compute=compute)
     named = dict(training.model.named_parameters())
     twins = {name: parameter.detach().clone().requires_grad_() for name, parameter in named.items()}
     before = {name: twin.detach().clone() for name, twin in twins.items()}

@@ -8,7 +8,10 @@ import torch
 
 from msth_taichi.config import load_config
 from msth_taichi.errors import ConfigError, DataError, RunError
+from msth_taichi.evaluation.evaluate import evaluate
+from msth_taichi.evaluation.report import run_lines
 from msth_taichi.training.run import compute_dtype, load_run, read_scene, require_free, write_run
+from msth_taichi.training.trainer import train
 from tests.settings import changed
 
 
@@ -112,3 +115,21 @@ def test_a_run_needs_a_free_place(tmp_path, tiny_run):
             require_free(path, overwrite=False)
         with pytest.raises(RunError, match="not a run folder, so it is not overwritten"):
             require_free(path, overwrite=True)
+
+
+def test_a_run_whose_masks_change_with_time(tiny_scene, tiny_config, tmp_path):
+    """Is trained, evaluated, told of, and renders the same when it is opened again."""
+    settings = ("field.mask_times=3", "proposals.0.mask_times=2", "loss.mask=0")
+    run = train(tiny_scene, changed(tiny_config, *settings), tmp_path / "run", progress=False)
+    logits = run.model.field.encoding.mask_logits.view(-1)[: 3 * 125].view(3, 125)
+    moved = (logits != tiny_config.field.mask_init).any(1)
+    assert moved.all(), "every moment of the clip has learnt"
+    assert not torch.equal(logits[0], logits[1])
+    scores = evaluate(run, tiny_scene, progress=False)["mask"]
+    assert 0 < scores["static"] < 1
+    loaded = load_run(run.path)
+    assert any("mask 4 x 3 times" in line for line in run_lines(loaded))
+    for mode in ("full", "static", "dynamic"):
+        expected = run.render(tiny_scene.cameras, 0.6, index=3, mode=mode)
+        for name, values in loaded.render(tiny_scene.cameras, 0.6, index=3, mode=mode).items():
+            assert torch.allclose(values, expected[name], atol=1e-6), (mode, name)
