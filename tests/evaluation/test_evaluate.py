@@ -62,7 +62,8 @@ def test_mask_is_averaged_over_static_and_moving_surfaces(run, tiny_scene, monke
     exact = iter([torch.from_numpy(~images.moving(row)).flatten().float() for row in range(len(images))])
     seen = []
 
-    def mask(points: torch.Tensor) -> torch.Tensor:
+    def mask(points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        assert times.tolist() == [pytest.approx(images.time[len(seen)].item())] * len(times)
         seen.append(points)
         return next(exact).to(points.device)
 
