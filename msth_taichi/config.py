@@ -224,6 +224,12 @@ class LossConfig(Section):
         default=0.0, ge=0, description="difference of features between neighbouring places, at samples of the rays"
     )
     decay: float = Field(default=0.0, ge=0, description="share of table entries lost per step, in learning rates")
+    full_distance: float = Field(
+        default=0.0,
+        ge=0,
+        description="samples nearer to their camera have smaller gradients, by the square of the distance, in scene "
+        "units: fewer floaters before cameras",
+    )
 
 
 class SamplerConfig(Section):

@@ -62,6 +62,7 @@ def render_loss_kernels(dtype: torch.dtype, last_sample: bool, measured: bool = 
         sparse: real,
         opacity: real,
         depth_weight: real,
+        full_distance: real,  # from which on a sample's gradients count in full, scene units
         weights: matrix,  # (N, S)
         terms: matrix,  # (5, N) colour, distortion, sparse, opacity and depth term of each ray, weighted
         passed: matrix,  # (S, N) scratch, rays side by side; or empty where no gradient is wanted
@@ -162,11 +163,15 @@ def render_loss_kernels(dtype: torch.dtype, last_sample: bool, measured: bool = 
                     tau_gradient = passed[i, ray] * slope - behind + closing
                     behind += w * slope
                     logit = ti.cast(density_logits[k], real)
+                    reach = real(1.0)
+                    if full_distance > 0:
+                        reach = ti.min(0.5 * (t_edges[ray, i] + t_edges[ray, i + 1]) / full_distance, real(1.0))
+                        reach *= reach
                     sigma_gradient = tau_gradient * (t_edges[ray, i + 1] - t_edges[ray, i])
                     if sparse > 0:
                         sigma = volume.density(logit)
                         sigma_gradient += sparse / samples * 4 * sigma / (1 + 2 * sigma * sigma)
-                    density_gradient[k] = ti.cast(sigma_gradient * volume.density_slope(logit), stored)
+                    density_gradient[k] = ti.cast(reach * sigma_gradient * volume.density_slope(logit), stored)
                     share = w
                     if ti.static(last_sample):
                         if i == samples - 1:
@@ -175,7 +180,7 @@ def render_loss_kernels(dtype: torch.dtype, last_sample: bool, measured: bool = 
                         saturated = ti.cast(color_logits[c, k], real)
                         saturated -= ti.min(ti.max(saturated, -real(COLOR_LIMIT)), real(COLOR_LIMIT))
                         g = slope_of_color[c] * sample_color[c] * (1 - sample_color[c])
-                        g = share * (g + real(COLOR_PULL) * saturated)
+                        g = reach * share * (g + real(COLOR_PULL) * saturated)
                         color_gradient[c, k] = ti.cast(g, stored)
 
     return launchers(both=both)

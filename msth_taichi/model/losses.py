@@ -87,6 +87,7 @@ def losses(
         config.opacity,
         depth,
         config.depth,
+        config.full_distance,
     )
     weights = {
         "rgb": 1.0,

@@ -40,6 +40,7 @@ def render_loss(
     opacity: float = 0.0,
     depth: torch.Tensor | None = None,
     depth_weight: float = 0.0,
+    full_distance: float = 0.0,
 ) -> RenderLoss:
     """Composite rays, compare them with their pixels, and add what keeps the weights together and space empty.
 
@@ -60,6 +61,10 @@ def render_loss(
     exp(clamp(logit, -15, 15)); that of the sigmoid also pulls colour logits beyond +-6 back, by 1e-4 of the excess
     times what the ray sees of the sample: a saturated colour would stay what it is.
 
+    Rays stand close together near their camera, and a cell there gets the gradients of all of them. With a full
+    distance d, gradients of a sample at t count min(1, (t / d)^2): as much per volume as they would farther away, so
+    that other cameras, which see the cell from afar, have their say whether it is empty.
+
     Args:
         density_logits: (N*S,) float16, float32 or float64, ray after ray.
         color_logits: (3, N*S) same dtype.
@@ -75,11 +80,13 @@ def render_loss(
         depth: (N,) position s of the surface that each ray is known to meet, negative where that is unknown; dtype of
             s_edges. `kept` holds for it as for colours.
         depth_weight: weight of the depth term; where it is 0, depth is not read.
+        full_distance: d, scene units; 0 counts all gradients in full.
     Returns:
         A `RenderLoss`, differentiable once in both logits and in tint.
     Raises:
         TensorError: wrong shape, dtype, device or layout.
-    Source: Barron et al. 2022, Mip-NeRF 360, equation 15 (distortion); Hedman et al. 2021, SNeRG (sparse).
+    Source: Barron et al. 2022, Mip-NeRF 360, equation 15 (distortion); Hedman et al. 2021, SNeRG (sparse);
+        Philip and Deschaintre 2023, Floaters No More (gradients by distance).
 
     Example:
         >>> loss = render_loss(samples.density_logits, samples.color_logits, s_edges, t_edges, target, None)
@@ -119,6 +126,7 @@ def render_loss(
         sparse,
         opacity,
         depth_weight,
+        full_distance,
         training,
     )  # type: ignore[misc]
     return RenderLoss(total, terms, weights, errors)
@@ -128,7 +136,7 @@ class _RenderLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx, density_logits, color_logits, s_edges, t_edges, target, background, kept, tint, depth, distortion, sparse,
-        opacity, depth_weight, training: bool,
+        opacity, depth_weight, full_distance, training: bool,
     ):  # fmt: skip
         rays = len(target)
         samples = s_edges.shape[1] - 1
@@ -146,7 +154,7 @@ class _RenderLoss(torch.autograd.Function):
             render_loss_kernels(density_logits.dtype, background is None, depth is not None).both(
                 density_logits, color_logits, s_edges, t_edges, target, back,
                 empty if kept is None else kept, none if tint is None else tint, empty if depth is None else depth,
-                distortion, sparse, opacity, depth_weight,
+                distortion, sparse, opacity, depth_weight, full_distance,
                 weights, terms, scratch[0], scratch[1], density_gradient, color_gradient, tint_gradient,
             )  # fmt: skip
         errors, terms = terms[0], terms.sum(1) / max(rays, 1)
@@ -162,4 +170,4 @@ class _RenderLoss(torch.autograd.Function):
         scale = total_gradient / max(ctx.rays, 1)
         density_gradient, color_gradient, tint_gradient = ctx.saved_tensors
         of_tint = tint_gradient * scale if ctx.needs_input_grad[7] else None
-        return density_gradient * scale, color_gradient * scale, *(None,) * 5, of_tint, *(None,) * 6
+        return density_gradient * scale, color_gradient * scale, *(None,) * 5, of_tint, *(None,) * 7

@@ -21,9 +21,13 @@ def render_loss(
     opacity: float = 0.0,
     depth: torch.Tensor | None = None,
     depth_weight: float = 0.0,
+    full_distance: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Total, terms (5,) and weights (N, S); see `msth_taichi.ops.render_loss`."""
     rays, samples = s_edges.shape[0], s_edges.shape[1] - 1
+    if full_distance:
+        reach = ((t_edges[:, 1:] + t_edges[:, :-1]) / 2 / full_distance).clamp(max=1).square().flatten()
+        density_logits, color_logits = (_with_gradient(x, reach) for x in (density_logits, color_logits))
     density = truncated_exp(density_logits).view(rays, samples)
     colors = torch.sigmoid(color_logits).view(3, rays, samples)
     out = composite(density, colors, t_edges, "last_sample" if background is None else background)
@@ -57,3 +61,8 @@ def _pull(color_logits: torch.Tensor, weights: torch.Tensor, passed: torch.Tenso
     excess = logits - logits.clamp(-COLOR_LIMIT, COLOR_LIMIT)
     pull = COLOR_PULL / 2 * (share * excess.square()).sum() / max(len(weights), 1)
     return pull - pull.detach()
+
+
+def _with_gradient(values: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """The same values, whose gradients count as much as `share`."""
+    return values * share + (values * (1 - share)).detach()

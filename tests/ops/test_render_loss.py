@@ -89,6 +89,23 @@ def test_ignored_pixels_make_no_difference(device, background):
     )
 
 
+@pytest.mark.parametrize("background", [True, False])
+def test_gradients_grow_with_the_distance(device, background):
+    """Up to the full distance; losses stay what they are."""
+    inputs = random_inputs(13, 21, device, background=background)  # distances from 0.1 to 5.1
+
+    def near(function):
+        return lambda *x: losses(lambda *y: function(*y, full_distance=3.0), inputs)(*x)
+
+    assert torch.equal(near(render_loss)(*inputs[:2]).terms, losses(render_loss, inputs)(*inputs[:2]).terms)
+    assert_matches(lambda *x: near(render_loss)(*x).total, lambda *x: near(twin.render_loss)(*x)[0], inputs[:2])
+    plain = torch.autograd.grad(losses(render_loss, inputs)(*inputs[:2]).total, inputs[:2])
+    scaled = torch.autograd.grad(near(render_loss)(*inputs[:2]).total, inputs[:2])
+    middles = (inputs[3][:, 1:] + inputs[3][:, :-1]).flatten() / 2
+    for value, whole in zip(scaled, plain, strict=True):
+        assert_close(value, whole * (middles / 3).clamp(max=1).square(), 1e-5)
+
+
 @pytest.mark.gradcheck
 @pytest.mark.parametrize("background", [True, False])
 def test_finite_differences(background):
