@@ -163,12 +163,12 @@ def render(
             "docs/paths.md."
         ),
     ] = "spiral",
-    frames: Annotated[int | None, typer.Option(min=1, help="Frames; default: as many as the scene has.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames; default: what --fps and --speed make.")] = None,
     time: Annotated[
-        str, typer.Option(help="play, freeze=T, sweep=A:B or ping-pong; 0 is the start and 1 the end.")
+        str, typer.Option(help="play (a file's own times), freeze=T, sweep=A:B or ping-pong; 0 to 1.")
     ] = "play",
     fps: Annotated[float | None, typer.Option(help="Frames per second; default: the scene's.")] = None,
-    speed: Annotated[float, typer.Option(help="0.25 is four times slower.")] = 1.0,
+    speed: Annotated[float, typer.Option(help="0.25 is four times slower, at times between the frames.")] = 1.0,
     lens: Annotated[
         str | None,
         typer.Option(help="pinhole, fisheye, equirectangular, orthographic or stereo-360; default: the path's own."),

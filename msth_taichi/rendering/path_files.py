@@ -25,6 +25,9 @@ from msth_taichi.scene.scene import Scene
 Lens = Literal["pinhole", "opencv", "fisheye", "equirectangular", "orthographic", "stereo-360"]
 Row = tuple[float, float, float, float]
 
+_MOST = 1e6
+"""No number of a lens or a video is beyond this."""
+
 _NERFSTUDIO_LENSES: dict[str, Lens] = {
     "perspective": "pinhole",
     "fisheye": "fisheye",
@@ -37,16 +40,20 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+_Focal = Annotated[float, Field(ge=1e-3, le=_MOST)]
+_Coefficient = Annotated[float, Field(ge=-_MOST, le=_MOST)]
+
+
 class _View(_Model):
     """How wide a lens looks: `fov`, or focal lengths."""
 
-    fov: Annotated[float, Field(gt=0, le=360)] | None = Field(
+    fov: Annotated[float, Field(ge=0.01, le=360)] | None = Field(
         default=None, description="vertical field of view, degrees; below 180 unless fisheye"
     )
-    fl_x: Annotated[float, Field(gt=0, lt=LARGEST)] | None = Field(
+    fl_x: _Focal | None = Field(
         default=None, description="focal length, pixels (per user unit where orthographic), instead of fov"
     )
-    fl_y: Annotated[float, Field(gt=0, lt=LARGEST)] | None = Field(default=None, description="default: fl_x")
+    fl_y: _Focal | None = Field(default=None, description="default: fl_x")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "_View":
@@ -66,7 +73,7 @@ class PathKey(_View):
 
     pose: tuple[Row, ...] = Field(description="camera-to-world, three or four rows of four numbers, user coordinates")
     time: Annotated[float, Field(ge=0, le=1)] | None = Field(default=None, description="of the scene, 0 start, 1 end")
-    seconds: Annotated[float, Field(ge=0, lt=LARGEST)] | None = Field(
+    seconds: Annotated[float, Field(ge=0, le=_MOST)] | None = Field(
         default=None, description="of the video, at which the camera is here"
     )
 
@@ -90,17 +97,19 @@ class PathFile(_View):
     lens: Lens = Field(default="pinhole", description="of all keys")
     width: int | None = Field(default=None, ge=1, le=LARGEST_SIZE, description="of the image, pixels")
     height: int | None = Field(default=None, ge=1, le=LARGEST_SIZE, description="of the image, pixels")
-    cx: float | None = Field(default=None, description="of the optical axis, pixels; default: the image's centre")
-    cy: float | None = Field(default=None, description="see cx")
-    distortion: dict[Literal["k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2"], float] = Field(
+    cx: _Coefficient | None = Field(
+        default=None, description="of the optical axis, pixels; default: the image's centre"
+    )
+    cy: _Coefficient | None = Field(default=None, description="see cx")
+    distortion: dict[Literal["k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2"], _Coefficient] = Field(
         default={}, description="coefficients of the lenses opencv (all) and fisheye (k1 to k4)"
     )
     eye_distance: float = Field(
-        default=EYE_DISTANCE, ge=0, lt=LARGEST, description="between the eyes of stereo-360, user units"
+        default=EYE_DISTANCE, ge=0, le=_MOST, description="between the eyes of stereo-360, user units"
     )
-    fps: float | None = Field(default=None, gt=0, lt=1e6, description="frames per second of the video")
+    fps: float | None = Field(default=None, ge=1e-3, le=_MOST, description="frames per second of the video")
     seconds: float | None = Field(
-        default=None, gt=0, lt=LARGEST, description="length of the video; of a closed path, until the first key again"
+        default=None, ge=1e-3, le=_MOST, description="length of the video; of a closed path, until the first key again"
     )
     closed: bool = Field(default=False, description="the path goes on from its last key to its first")
     keys: tuple[PathKey, ...] = Field(min_length=1, description="in the order of the video")
@@ -151,7 +160,7 @@ class _NerfstudioKey(BaseModel):
     model_config = ConfigDict(allow_inf_nan=False)
 
     camera_to_world: Annotated[list[float], Field(min_length=16, max_length=16)]
-    fov: Annotated[float, Field(gt=0, lt=180)] | None = None
+    fov: Annotated[float, Field(ge=0.01, lt=180)] | None = None
     render_time: Annotated[float, Field(ge=0, le=1)] | None = None
 
     @field_validator("camera_to_world")
@@ -169,8 +178,8 @@ class _NerfstudioPath(BaseModel):
     camera_type: str = "perspective"
     render_width: int = Field(ge=1, le=LARGEST_SIZE)
     render_height: int = Field(ge=1, le=LARGEST_SIZE)
-    fps: Annotated[float, Field(gt=0, lt=1e6)] | None = None
-    seconds: Annotated[float, Field(gt=0, lt=1e6)] | None = None
+    fps: Annotated[float, Field(ge=1e-3, le=_MOST)] | None = None
+    seconds: Annotated[float, Field(ge=1e-3, le=_MOST)] | None = None
     is_cycle: bool = False
     camera_path: list[_NerfstudioKey] = Field(min_length=1)
 
@@ -213,10 +222,10 @@ def read_path(file: Path, scene: Scene) -> PathFile:
     return _validated(PathFile, values, file)
 
 
-_Any = TypeVar("_Any", bound=BaseModel)
+_Checked = TypeVar("_Checked", bound=BaseModel)
 
 
-def _validated(model: type[_Any], values: dict[str, Any], file: Path) -> _Any:
+def _validated(model: type[_Checked], values: dict[str, Any], file: Path) -> _Checked:
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -227,7 +236,7 @@ def _from_nerfstudio(file: Path, path: _NerfstudioPath, scene: Scene) -> PathFil
     lens = _NERFSTUDIO_LENSES.get(path.camera_type.lower())
     if lens is None:
         raise RunError(
-            f"{file}: camera_type '{path.camera_type:.40}' is unknown; use one of {', '.join(_NERFSTUDIO_LENSES)}"
+            f"{file}: camera_type {path.camera_type!r:.40} is unknown; use one of {', '.join(_NERFSTUDIO_LENSES)}"
         )
     normalised = _nerfstudio_transform(scene)
     fps = path.fps or (len(path.camera_path) / path.seconds if path.seconds else scene.fps)
@@ -292,7 +301,7 @@ def _explain(error: ValidationError) -> str:
         known = list((PathKey if where else PathFile).model_fields)
         match = difflib.get_close_matches(last, known, n=1, cutoff=0.5)
         hint = f"did you mean '{match[0]}'?" if match else f"known: {', '.join(known)}"
-        return f"unknown key '{name:.60}' ({hint})"
+        return f"unknown key {name!r:.60} ({hint})"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{name}: {message}" if name else message

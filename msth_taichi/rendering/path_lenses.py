@@ -65,6 +65,10 @@ def with_lens(cameras: Cameras, lens: int, up: np.ndarray, target: np.ndarray, e
         up: (3,) unit, scene coordinates; what panoramas have above.
         target: (3,) what orthographic cameras look at, scene units.
         eye_distance: of stereo panoramas, scene units.
+
+    Example:
+        >>> with_lens(scene.cameras, EQUIRECTANGULAR, np.array([0.0, 0.0, 1.0]), np.zeros(3), 0.0).size(0)
+        (192, 96)
     """
     known = torch.tensor([*_PANORAMAS, ORTHOGRAPHIC], dtype=cameras.lens.dtype)
     width, height = cameras.sizes.float().unbind(1)

@@ -77,6 +77,10 @@ def visiting_order(poses: np.ndarray, closed: bool) -> np.ndarray:
     Args:
         poses: (C, 3, 4).
         closed: the tour comes back to its first camera; else it begins and ends where that is shortest.
+
+    Example:
+        >>> visiting_order(poses[[0, 2, 1]], closed=False)  # of three cameras in a row
+        array([0, 2, 1])
     """
     distance = pose_distance(poses[:, None], poses[None])
     if not closed:

@@ -69,8 +69,8 @@ class Timing:
         count = seconds * (self.fps or fps) / self.speed + (not closed)
         if not count < LONGEST + 0.5:
             raise RunError(
-                f"--speed {self.speed:g} at {self.fps or fps:g} frames per second: makes {count:.0f} frames; "
-                f"at most {LONGEST} are rendered"
+                f"--speed {self.speed:g} at {self.fps or fps:g} frames per second: makes {count:.3g} frames of "
+                f"{seconds:.3g} seconds; use --frames, up to {LONGEST}"
             )
         return max(round(count), 1)
 

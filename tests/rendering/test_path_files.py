@@ -138,6 +138,13 @@ def test_lengths_in_a_file_are_the_users(rig, tmp_path):
     assert flat.intrinsics[0, 0] == pytest.approx(40.0 / TRANSFORM.scale)
 
 
+def test_the_documented_file_is_one(rig, tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "paths.md").read_text()
+    example = page.split("## Path files")[1].split("\n\n")[1]
+    path = along(rig, tmp_path, example)
+    assert path.fps == 30 and len(path) == 91 and path.cameras.size(0) == (1280, 720)
+
+
 def test_one_key_is_a_camera_that_stands_still(rig, tmp_path):
     path = along(rig, tmp_path, {"keys": keys()[:1], "seconds": 2, "fps": 5})
     assert len(path) == 11 and np.ptp(poses_of(path), axis=0).max() == 0
@@ -245,7 +252,7 @@ TRANSPOSED = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [3, 0, 0, 1]]
         (broken(DISTORTION={"k1": 0.1}), "has distortion, but lens pinhole has none; use opencv or fisheye"),
         (broken(DISTORTION={"k9": 0.1}), "distortion.k9"),
         (broken(FOV=180), "fov 180 of lens pinhole; write less than 180 degrees"),
-        (broken(fov=0), "keys[0].fov = 0: input should be greater than 0"),
+        (broken(fov=0), "keys[0].fov = 0: input should be greater than or equal to 0.01"),
         (broken(fov=60, fl_x=40), "keys[0]: has both fov and fl_x"),
         (broken(fl_y=40), "keys[0]: has fl_y without fl_x"),
         (broken(FPS=0), "fps = 0: "),
