@@ -120,9 +120,9 @@ def split_views(scene: Scene, split: str, timing: Timing) -> CameraPath:
     split's images in the order of time, or for other times and frame rates the way through them."""
     images = _images(scene, split)
     views = view_rows(images, scene.static_cameras)
-    if timing.plain:
+    if timing.plain or scene.num_frames == 1:
         rows = np.concatenate([rows[_spread(len(rows), timing.frames)] for rows in views.values()])
-        return CameraPath(scene.cameras, images.camera.numpy()[rows], images.time.numpy()[rows], scene.fps)
+        return _path(scene.cameras, images.camera.numpy()[rows], images.time.numpy()[rows], timing)
     if not scene.static_cameras:
         return _follow(scene, split, timing)
     count = _still_count(timing)
@@ -154,7 +154,7 @@ def _one_view(scene: Scene, split: str, view: str, timing: Timing) -> CameraPath
 
 def _still_count(timing: Timing) -> int:
     """F of a camera that stands still: where time does too, one frame shows all."""
-    return timing.count if timing.kind != "freeze" else timing.frames or 1
+    return timing.count if timing.kind != "freeze" and timing.rate else timing.frames or 1
 
 
 def _along_rig(scene: Scene, name: str, timing: Timing) -> CameraPath:

@@ -118,6 +118,15 @@ def test_a_split_of_still_cameras_shows_each_of_them_at_other_times_too():
     assert path.camera.tolist() == list(range(6)) and set(path.time.tolist()) == {0.5}
 
 
+def test_a_scene_of_one_moment_is_seen_image_by_image():
+    photos = dataclasses.replace(scene(RIGS["ring"], frames=1), static_cameras=False)
+    for options in ({}, {"fps": 5.0}, {"time": "freeze=0"}):
+        assert make_path(photos, "train", **options).camera.tolist() == list(range(11))
+    assert make_path(photos, "train", fps=5.0).fps == 5.0
+    assert len(make_path(photos, "train:2")) == 1
+    assert len(make_path(photos, "interpolate")) == 120
+
+
 def moving(count: int = 40, shake: float = 0.0) -> Scene:
     """A camera that goes half around the target, and shakes."""
     angle = np.linspace(0, np.pi, count)
