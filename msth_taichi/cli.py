@@ -156,8 +156,24 @@ def eval_(
 def render(
     run: Run,
     output: Annotated[Path, typer.Option(help="File (mp4) or folder (png) to write; several outputs add -NAME.")],
-    path: Annotated[str, typer.Option(help="test, spiral or orbit.")] = "spiral",
-    frames: Annotated[int | None, typer.Option(min=1, help="Frames; default: as many as the scene has.")] = None,
+    path: Annotated[
+        str,
+        typer.Option(
+            help="spiral, orbit, interpolate, stabilised, test, train, test:NAME, train:NAME or a .json file; "
+            "docs/paths.md."
+        ),
+    ] = "spiral",
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames; default: what --fps and --speed make.")] = None,
+    time: Annotated[
+        str, typer.Option(help="play (a file's own times), freeze=T, sweep=A:B or ping-pong; 0 to 1.")
+    ] = "play",
+    fps: Annotated[float | None, typer.Option(help="Frames per second; default: the scene's.")] = None,
+    speed: Annotated[float, typer.Option(help="0.25 is four times slower, at times between the frames.")] = 1.0,
+    lens: Annotated[
+        str | None,
+        typer.Option(help="pinhole, fisheye, equirectangular, orthographic or stereo-360; default: the path's own."),
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT; default: the path's own.")] = None,
     scale: Annotated[float, typer.Option(help="Image size as a multiple of the training images'.")] = 1.0,
     outputs: Annotated[
         str, typer.Option(help="Comma-separated: rgb, depth, mask, accumulation, static, dynamic.")
@@ -173,7 +189,7 @@ def render(
     from msth_taichi.training.run import load_run
 
     loaded = load_run(run, step=step, arch=arch)
-    views = make_path(loaded.scene, path, frames)
+    views = make_path(loaded.scene, path, frames, time=time, fps=fps, speed=speed, lens=lens, size=size)
     names = [name.strip() for name in outputs.split(",")]
     for file in render_path(loaded, views, names, scale=scale, format=format, output=output, overwrite=overwrite):
         print(file)

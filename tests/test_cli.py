@@ -283,6 +283,13 @@ def test_an_interrupted_training_says_how_to_continue(msth, tiny_run, monkeypatc
         (["--outputs", "rgb,dept"], "dept"),
         (["--format", "gif"], "gif"),
         (["--path", "helix"], "helix"),
+        (["--path", "none.json"], "none.json: no such path file"),
+        (["--path", "test:nobody"], "or one of the names test00"),
+        (["--time", "freeze=2"], "--time freeze=2"),
+        (["--speed", "0"], "--speed 0: out of range"),
+        (["--fps", "nan"], "--fps nan: out of range"),
+        (["--lens", "monocle"], "--lens monocle: unknown lens"),
+        (["--size", "16"], "--size 16: not a size"),
         (["--scale", "0"], "--scale 0: out of range"),
         (["--scale", "-1"], "--scale -1: out of range"),
         (["--scale", "nan"], "--scale nan: out of range"),
@@ -297,6 +304,14 @@ def test_bad_renders_get_one_line_and_write_nothing(options, says, refused, tiny
     before = tree(tiny_run_copy)
     assert says in refused("render", tiny_run_copy, "--output", tmp_path / "out.mp4", *options)
     assert not (tmp_path / "out.mp4").exists() and tree(tiny_run_copy) == before
+
+
+def test_a_path_is_rendered_with_the_time_lens_and_size_asked_for(msth, tiny_run, tmp_path):
+    options = ["--path=test:0", "--time=sweep=0.5:0", "--speed=0.5", "--lens=equirectangular", "--size=16x8"]
+    status, _, error = msth("render", tiny_run.path, "--output", tmp_path / "a", "--format=png", *options)
+    assert status == 0, error
+    frames = sorted((tmp_path / "a").iterdir())
+    assert len(frames) == 5 and iio.imread(frames[0]).shape[:2] == (8, 16)
 
 
 def test_an_existing_render_stays_as_it_was(refused, tiny_run_copy, tmp_path):

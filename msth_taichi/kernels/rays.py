@@ -1,4 +1,4 @@
-"""Rays of pixels through five lenses, and the gradient to the cameras' poses.
+"""Rays of pixels through six lenses, and the gradient to the cameras' poses.
 
 Letters: N rays, C cameras; (x, y) on the image plane at z = 1 in OpenCV's axes, y down; r its radius,
 theta the angle from the optical axis.
@@ -12,7 +12,7 @@ import torch
 
 from msth_taichi.kernels.cells import TAICHI_DTYPE
 from msth_taichi.kernels.launch import launchers
-from msth_taichi.lenses import EQUIRECTANGULAR, FISHEYE, OPENCV, ORTHOGRAPHIC
+from msth_taichi.lenses import EQUIRECTANGULAR, FISHEYE, OPENCV, ORTHOGRAPHIC, STEREO_360
 
 # Newton converges quadratically: 5 steps reach float64 on common lenses, the rest serve strong distortion
 NEWTON_STEPS = 10
@@ -83,6 +83,12 @@ def ray_kernels(dtype: torch.dtype) -> SimpleNamespace:
             factor = ti.sin(theta) / ti.max(r, real(1e-30))
             x, y, z = x * factor, y * factor, ti.cos(theta)
         elif lens[c] == EQUIRECTANGULAR:
+            x, y, z = ti.sin(x) * ti.cos(y), ti.sin(y), ti.cos(x) * ti.cos(y)
+        elif lens[c] == STEREO_360:
+            left = y < 0
+            y += real(0.5 * ti.math.pi) if left else -real(0.5 * ti.math.pi)
+            offset = -distortion[c, 0] if left else distortion[c, 0]
+            start = offset * vec3(ti.cos(x), 0, ti.sin(x))
             x, y, z = ti.sin(x) * ti.cos(y), ti.sin(y), ti.cos(x) * ti.cos(y)
         elif lens[c] == ORTHOGRAPHIC:
             start = vec3(x, -y, 0)

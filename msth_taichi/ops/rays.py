@@ -49,6 +49,8 @@ def generate_rays(
         fisheye          |(u, v)| = a (1 + k1 a^2 + k2 a^4 + k3 a^6 + k4 a^8),  a in [0, pi] from the optical axis
         equirectangular  (sin u cos v, sin v, cos u cos v), u the longitude, v the latitude downwards, radians
         orthographic     (0, 0, 1) from (u, v, 0): fx and fy are pixels per scene unit
+        stereo-360       as equirectangular, the left eye's with v + pi/2 where v < 0, below it the right eye's with
+                         v - pi/2, from -+k1 (cos u, 0, -sin u): eyes 2 k1 apart on a circle, side by side of each ray
 
     Then y and z are turned to OpenGL's (y up, looks along -z), and the direction is rotated to the world and
     normalised.
@@ -58,13 +60,14 @@ def generate_rays(
         camera: (N,) int32 in [0, C), camera of each ray; not checked.
         camera_to_world: (C, 3, 4) pose of each camera, scene units, dtype of pixels.
         intrinsics: (C, 4) fx, fy, cx, cy in pixels, dtype of pixels.
-        distortion: (C, 8) k1 to k6, p1, p2, dtype of pixels; opencv reads all, fisheye the first four.
+        distortion: (C, 8) k1 to k6, p1, p2, dtype of pixels; opencv reads all, fisheye the first four,
+            stereo-360 the first, scene units.
         lens: (C,) int32 code from `msth_taichi.lenses`; rays of one call may differ in lens.
     Returns:
         origins (N, 3) and directions (N, 3) of length 1. Differentiable in camera_to_world.
     Raises:
         TensorError: wrong shape, dtype, device or layout.
-    Source: lens models of OpenCV's calib3d and fisheye modules.
+    Source: lens models of OpenCV's calib3d and fisheye modules; Google 2015, Rendering Omni-directional Stereo Content.
 
     Example:
         >>> pose, intrinsics = torch.eye(4)[None, :3].contiguous(), torch.tensor([[100.0, 100.0, 32.0, 24.0]])

@@ -1,11 +1,11 @@
-"""Rays of pixels through five lenses, and points back to pixels, in plain PyTorch.
+"""Rays of pixels through six lenses, and points back to pixels, in plain PyTorch.
 
 Letters: N rays, C cameras; (x, y) on the image plane at z = 1 in OpenCV's axes, y down.
 """
 
 import torch
 
-from msth_taichi.lenses import EQUIRECTANGULAR, FISHEYE, OPENCV, ORTHOGRAPHIC
+from msth_taichi.lenses import EQUIRECTANGULAR, FISHEYE, OPENCV, ORTHOGRAPHIC, STEREO_360
 
 _STEPS = 20
 
@@ -25,6 +25,10 @@ def generate_rays(
     if (rows := lens[camera] == ORTHOGRAPHIC).any():
         plane = (pixels - intrinsics[camera, 2:]) / intrinsics[camera, :2]
         start[rows, :2] = plane[rows] * plane.new_tensor([1, -1])
+    if (rows := lens[camera] == STEREO_360).any():
+        start[rows] = _eyes(
+            ((pixels - intrinsics[camera, 2:]) / intrinsics[camera, :2])[rows], distortion[camera][rows]
+        )
     directions = torch.einsum("nij,nj->ni", pose[:, :, :3], local)
     origins = pose[:, :, 3] + torch.einsum("nij,nj->ni", pose[:, :, :3], start)
     return origins, directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)
@@ -46,8 +50,10 @@ def unproject(
         directions[rows] = torch.cat([_undistort(plane[rows], distortion[rows]), ones[rows]], dim=1)
     if (rows := lens == FISHEYE).any():
         directions[rows] = _undistort_fisheye(plane[rows], distortion[rows])
-    if (rows := lens == EQUIRECTANGULAR).any():
+    if (rows := (lens == EQUIRECTANGULAR) | (lens == STEREO_360)).any():
         longitude, latitude = plane[rows].unbind(1)
+        quarter = torch.pi * ((latitude < 0).to(latitude) - 0.5)
+        latitude = torch.where(lens[rows] == STEREO_360, latitude + quarter, latitude)
         x, z = longitude.sin() * latitude.cos(), longitude.cos() * latitude.cos()
         directions[rows] = torch.stack([x, latitude.sin(), z], dim=1)
     directions[lens == ORTHOGRAPHIC] = directions.new_tensor([0, 0, 1])
@@ -61,7 +67,10 @@ def project(
     distortion: torch.Tensor,
     lens: torch.Tensor,
 ) -> torch.Tensor:
-    """Pixels (N, 2) of points (N, 3) in the camera's OpenGL axes, in front of it (fisheye, panorama: anywhere)."""
+    """Pixels (N, 2) of points (N, 3) in the camera's OpenGL axes, in front of it (fisheye, panorama: anywhere).
+
+    Not through a stereo panorama, which shows each point twice.
+    """
     intrinsics, distortion, lens = intrinsics[camera], distortion[camera], lens[camera]
     x, y, z = (points * points.new_tensor([1, -1, -1])).unbind(1)
     plane = torch.stack([x, y], dim=1) / z[:, None]
@@ -74,6 +83,13 @@ def project(
     plane = torch.where((lens == OPENCV)[:, None], _distort(plane, distortion), plane)
     plane = torch.where((lens == FISHEYE)[:, None], fisheye, plane)
     return plane * intrinsics[:, :2] + intrinsics[:, 2:]
+
+
+def _eyes(plane: torch.Tensor, distortion: torch.Tensor) -> torch.Tensor:
+    """Where rays (N, 2) of a stereo panorama start, OpenGL axes: on the circle of the left or the right eye."""
+    longitude, height = plane.unbind(1)
+    offset = torch.where(height < 0, -distortion[:, 0], distortion[:, 0])
+    return torch.stack([offset * longitude.cos(), torch.zeros_like(height), offset * longitude.sin()], dim=1)
 
 
 def _distort(plane: torch.Tensor, distortion: torch.Tensor) -> torch.Tensor:

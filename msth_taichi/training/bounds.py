@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from msth_taichi.config import Config
-from msth_taichi.rendering.paths import focus_point
+from msth_taichi.rendering.rigs import focus_point
 from msth_taichi.scene.scene import Scene
 
 # room before the nearest thing seen and behind the farthest

@@ -6,7 +6,7 @@ import torch
 
 from msth_taichi.errors import TensorError
 from msth_taichi.kernels.rays import ray_kernels
-from msth_taichi.lenses import EQUIRECTANGULAR, FISHEYE, OPENCV, ORTHOGRAPHIC, PINHOLE
+from msth_taichi.lenses import EQUIRECTANGULAR, FISHEYE, OPENCV, ORTHOGRAPHIC, PINHOLE, STEREO_360
 from msth_taichi.ops.rays import generate_rays
 from msth_taichi.reference import rays as twin
 from tests.comparison import (
@@ -27,6 +27,7 @@ INTRINSICS = [
     [330.0, 335.0, 478.8, 271.4],
     [WIDTH / 6.2, HEIGHT / 3.1, WIDTH / 2, HEIGHT / 2],  # not quite around: the seam is two pixels at once
     [90.0, 95.0, 481.0, 268.0],
+    [WIDTH / 6.3, HEIGHT / 6.3, WIDTH / 2, HEIGHT / 2],
 ]
 DISTORTION = [
     [0.0] * 8,
@@ -35,8 +36,9 @@ DISTORTION = [
     [0.05, -0.013, 0.006, -0.0015, 0.0, 0.0, 0.0, 0.0],
     [0.0] * 8,
     [0.0] * 8,
+    [0.0325] + [0.0] * 7,
 ]
-LENSES = [PINHOLE, OPENCV, OPENCV, FISHEYE, EQUIRECTANGULAR, ORTHOGRAPHIC]
+LENSES = [PINHOLE, OPENCV, OPENCV, FISHEYE, EQUIRECTANGULAR, ORTHOGRAPHIC, STEREO_360]
 COUNT = len(LENSES)
 
 
@@ -83,7 +85,8 @@ def test_project_undoes_unproject_over_the_whole_image(device, dtype, pixel_erro
     pose, *lenses = centred(device, dtype)
     origins, directions = generate_rays(pixels, camera, pose, *lenses)
     back = twin.project((origins + directions).double(), camera, *(x.double() for x in lenses[:2]), lenses[2])
-    assert (back - pixels).abs().max() < pixel_error
+    once = lenses[2][camera.long()] != STEREO_360
+    assert (back - pixels)[once].abs().max() < pixel_error
 
 
 @pytest.mark.parametrize("camera", range(4), ids=["pinhole", "opencv", "rational", "fisheye"])
@@ -143,7 +146,8 @@ def test_optical_axis_has_no_nan(device, dtype):
         _, directions = generate_rays(
             intrinsics[:, 2:] + offset, camera, pose.requires_grad_(), intrinsics, distortion, lens
         )
-        assert_close(directions, torch.tensor([[0.0, 0.0, -1.0]] * COUNT), 1e-6)
+        mono = lens != STEREO_360  # which looks up or down there
+        assert_close(directions[mono], torch.tensor([[0.0, 0.0, -1.0]] * (COUNT - 1)), 1e-6)
         (gradient,) = torch.autograd.grad(directions.sum(), pose)
         assert torch.isfinite(gradient).all()
 
@@ -172,6 +176,23 @@ def test_directions_by_hand(device):
     assert_close(origins, torch.tensor([[1.0, 0, 0], [0, -0.5, 0]]), 1e-6)
 
 
+def test_eyes_of_a_stereo_panorama_stand_side_by_side_of_each_ray(device):
+    """Ahead, to the right, behind and up, through the left eye's half of the image and the right eye's."""
+    pose = torch.eye(4, device=device)[None, :3].contiguous()
+    width, height, radius = 80.0, 80.0, 0.25
+    intrinsics = torch.tensor([[width, height, 0, 0]], device=device) / (2 * torch.pi)
+    intrinsics[:, 2:] = torch.tensor([width / 2, height / 2])
+    eyes = torch.tensor([[radius] + [0.0] * 7], device=device)
+    lens = torch.full((1,), STEREO_360, dtype=torch.int32, device=device)
+    upper = torch.tensor([[40.0, 20.0], [60.0, 20.0], [80.0, 20.0], [40.0, 0.0]], device=device)
+    pixels = torch.cat([upper, upper + torch.tensor([0, height / 2], device=device)])
+    camera = torch.zeros(8, dtype=torch.int32, device=device)
+    origins, directions = generate_rays(pixels, camera, pose, intrinsics, eyes, lens)
+    assert_close(directions, torch.tensor([[0.0, 0, -1], [1, 0, 0], [0, 0, 1], [0, 1, 0]] * 2), 1e-6)
+    left = torch.tensor([[-radius, 0, 0], [0, 0, -radius], [radius, 0, 0], [-radius, 0, 0]])
+    assert_close(origins, torch.cat([left, -left]), 1e-6)
+
+
 def test_undistorted_lenses_agree_with_the_pinhole(device):
     pixels, camera = random_pixels(50, device)
     pose, intrinsics, distortion, lens = rig(device)
@@ -185,7 +206,7 @@ def test_rays_start_at_the_camera_and_have_unit_length(device):
     pixels, camera = random_pixels(50, device)
     pose, *lenses = rig(device)
     origins, directions = generate_rays(pixels, camera, 3 * pose, *lenses)
-    central = lenses[2][camera.long()] != ORTHOGRAPHIC
+    central = lenses[2][camera.long()] < ORTHOGRAPHIC
     assert torch.equal(origins[central], 3 * pose[camera.long(), :, 3][central])
     assert_close(torch.linalg.vector_norm(directions, dim=1), torch.ones(50), 1e-14)
 

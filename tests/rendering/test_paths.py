@@ -1,147 +1,19 @@
-"""Camera paths: rigid poses that look at the target, stay where the cameras were, and close."""
+"""Camera paths by name: where they lead, at which times, through which lens."""
+
+import dataclasses
 
 import numpy as np
 import pytest
 import torch
 
 from msth_taichi.errors import RunError
-from msth_taichi.rendering.paths import focus_point, look_at, make_path, orbit_poses, spiral_poses, view_rows
-from msth_taichi.scene.cameras import make_cameras
+from msth_taichi.lenses import LENS_NAMES
+from msth_taichi.rendering.path_lenses import LENSES
+from msth_taichi.rendering.paths import CameraPath, make_path, view_rows
+from msth_taichi.rendering.rigs import look_at
 from msth_taichi.scene.normalize import SceneTransform
 from msth_taichi.scene.scene import Scene, make_images
-
-UP = np.array([0.0, 0.0, 1.0])
-
-
-def ring(count: int, target: np.ndarray, span: float = 2 * np.pi) -> np.ndarray:
-    """Cameras on an arc of `span` around `target`, with uneven heights and distances."""
-    noise = np.random.default_rng(0).uniform(-0.2, 0.2, (count, 3))
-    angle = np.arange(count) / count * span
-    position = target + 2.0 * np.stack([np.cos(angle), np.sin(angle), 0.3 + 0 * angle], axis=1) + noise
-    return np.stack([look_at(p, target, UP) for p in position])
-
-
-def grid(target: np.ndarray) -> np.ndarray:
-    """A flat wall of cameras that face forward."""
-    places = [np.array([x, -2.0, z]) for x in (-0.5, 0, 0.5) for z in (-0.2, 0.1, 0.3)]
-    return np.stack([look_at(place, target, UP) for place in places])
-
-
-TARGET = np.array([0.3, -0.2, 0.1])
-RIGS = {
-    "ring": ring(12, TARGET),
-    "arc": ring(7, TARGET, span=1.2),
-    "grid": grid(TARGET),
-    "pair": ring(2, TARGET, span=0.5),
-    "single": ring(1, TARGET),
-}
-
-
-def scene(poses: np.ndarray, frames: int = 5, static: bool = True) -> Scene:
-    """The last camera is held out; each static camera sees every frame, each moving one a single frame."""
-    count = len(poses)
-    names = [f"cam{k}" for k in range(count)]
-    lenses = [[50.0, 50, 16, 12]] * count, [[0.1] + [0.0] * 7] * count, [1] * count, [[32, 24]] * count
-    cameras = make_cameras(poses, *lenses, names)
-    if static:
-        train = (np.repeat(np.arange(count - 1), frames), np.tile(np.arange(frames), count - 1))
-        test = (np.full(frames, count - 1), np.arange(frames)[::-1].copy())
-    else:
-        frames, train, test = (
-            count,
-            (np.arange(count - 3),) * 2,
-            (np.arange(count - 3, count)[::-1].copy(),) * 2,
-        )
-    splits = {
-        name: make_images(camera, frame / frames, frame, frame, None)
-        for name, (camera, frame) in {"train": train, "test": test}.items()
-    }
-    identity = SceneTransform.identity()
-    return Scene("rig", None, cameras, splits, identity, 1.0, frames, 30.0, "multiview", static)
-
-
-def outside_hull(points: np.ndarray, hull: np.ndarray) -> float:
-    """How far `points` stick out of the convex hull of `hull`, over many directions."""
-    directions = np.random.default_rng(1).normal(size=(2000, 3))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    return float(((points @ directions.T).max(0) - (hull @ directions.T).max(0)).max())
-
-
-@pytest.mark.parametrize("rig", RIGS)
-@pytest.mark.parametrize("make", [spiral_poses, orbit_poses])
-def test_poses_are_rigid_and_look_at_the_target(make, rig):
-    poses = make(RIGS[rig], 24)
-    rotation = poses[:, :, :3]
-    gram = rotation.transpose(0, 2, 1) @ rotation
-    np.testing.assert_allclose(gram, np.broadcast_to(np.eye(3), gram.shape), atol=1e-9)
-    np.testing.assert_allclose(np.linalg.det(rotation), 1.0, atol=1e-9)
-    assert np.isfinite(poses).all()
-    offset = focus_point(RIGS[rig]) - poses[:, :, 3]
-    aim = np.einsum("fi,fi->f", offset / np.linalg.norm(offset, axis=1, keepdims=True), -poses[:, :, 2])
-    np.testing.assert_allclose(aim, 1.0, atol=1e-9)
-
-
-@pytest.mark.parametrize("rig", RIGS)
-def test_images_are_upright(rig):
-    for poses in (spiral_poses(RIGS[rig], 12), orbit_poses(RIGS[rig], 12)):
-        assert (poses[:, 2, 1] > 0.5).all()  # y axis of the image against the world's z
-        np.testing.assert_allclose(poses[:, :, 0] @ RIGS[rig][:, :, 1].mean(0), 0.0, atol=1e-6)
-
-
-@pytest.mark.parametrize("rig", RIGS)
-def test_spiral_stays_in_the_hull_of_the_cameras(rig):
-    path = spiral_poses(RIGS[rig], 60)[:, :, 3]
-    assert outside_hull(path, RIGS[rig][:, :, 3]) < 1e-9
-    if len(RIGS[rig]) > 2:
-        assert np.ptp(path, axis=0).max() > 0.3, "the camera hardly moves"
-
-
-@pytest.mark.parametrize("rig", ["ring", "arc", "grid"])
-@pytest.mark.parametrize("make", [spiral_poses, orbit_poses])
-def test_paths_close_without_a_jump(make, rig):
-    position = make(RIGS[rig], 60)[:, :, 3]
-    steps = np.linalg.norm(np.diff(position, axis=0, append=position[:1]), axis=1)
-    assert steps[-1] <= 1.05 * steps.max() and steps[-1] <= 3 * np.median(steps)
-
-
-def test_orbit_of_a_surrounding_rig_is_a_full_circle():
-    target = focus_point(RIGS["ring"])
-    offset = orbit_poses(RIGS["ring"], 36)[:, :, 3] - target
-    cameras = RIGS["ring"][:, :, 3] - target
-    distance = np.linalg.norm(offset, axis=1)
-    np.testing.assert_allclose(distance, distance[0], atol=1e-9)
-    assert abs(distance[0] - np.linalg.norm(cameras, axis=1).mean()) < 0.05
-    assert abs(offset[:, 2].mean() - cameras[:, 2].mean()) < 0.05
-    azimuth = np.sort(np.arctan2(offset[:, 1], offset[:, 0]))
-    assert np.diff(azimuth, append=azimuth[0] + 2 * np.pi).max() < 2 * np.pi / 36 * 1.2
-
-
-def test_orbit_of_a_facing_rig_spans_the_rig_only():
-    target = focus_point(RIGS["arc"])
-
-    def azimuth(poses: np.ndarray) -> np.ndarray:
-        return np.arctan2(poses[:, 1, 3] - target[1], poses[:, 0, 3] - target[0])
-
-    path, rig = azimuth(orbit_poses(RIGS["arc"], 40)), azimuth(RIGS["arc"])
-    assert abs(path.min() - rig.min()) < 0.05 and abs(path.max() - rig.max()) < 0.05
-
-
-def test_focus_point_is_where_the_axes_meet():
-    np.testing.assert_allclose(focus_point(RIGS["ring"]), TARGET, atol=5e-3)
-    np.testing.assert_allclose(focus_point(RIGS["grid"]), TARGET, atol=5e-2)
-
-
-def test_parallel_and_outward_axes_are_looked_along():
-    parallel = np.stack([look_at(np.array([x, 0.0, 0]), np.array([x, 5.0, 0]), UP) for x in (-1.0, 0, 1)])
-    np.testing.assert_allclose(focus_point(parallel), [0, 1, 0], atol=1e-6)
-    outward = np.stack([look_at(np.array([x, 0.0, 0]), np.array([3 * x, 2.0, 0]), UP) for x in (-0.5, 0.5)])
-    assert focus_point(outward)[1] > 0
-
-
-def test_looking_straight_down_still_gives_a_rotation():
-    pose = look_at(np.array([0.0, 0, 2]), np.zeros(3), UP)
-    np.testing.assert_allclose(pose[:, :3].T @ pose[:, :3], np.eye(3), atol=1e-12)
-    np.testing.assert_allclose(pose[:, 2], UP)
+from tests.rendering.rigs import RIGS, TARGET, UP, scene
 
 
 @pytest.mark.parametrize("name", ["spiral", "orbit"])
@@ -175,6 +47,123 @@ def test_held_out_images_of_a_moving_camera_come_in_the_order_of_time():
     assert (np.diff(path.time) > 0).all()
 
 
+def assert_rigid(path: CameraPath) -> None:
+    rotation = path.cameras.camera_to_world[:, :, :3].double()
+    torch.testing.assert_close(rotation.mT @ rotation, torch.eye(3).double().expand_as(rotation), atol=1e-6, rtol=0)
+
+
+def positions(path: CameraPath) -> np.ndarray:
+    return path.cameras.camera_to_world[path.camera, :, 3].numpy()
+
+
+NAMES = ["spiral", "orbit", "interpolate", "test", "train", "train:1", "test:test00", "train:cam02"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("time", ["play", "freeze=0.25", "sweep=1:0", "ping-pong"])
+def test_every_path_goes_with_every_time(tiny_scene, name, time):
+    path = make_path(tiny_scene, name, time=time, speed=0.5, fps=24.0)
+    assert_rigid(path)
+    assert len(path) == len(path.time) and path.fps == 24.0
+    assert path.time.min() >= 0 and path.time.max() <= 1 and path.time.dtype == np.float32
+    assert path.camera.min() >= 0 and path.camera.max() < len(path.cameras)
+
+
+@pytest.mark.parametrize("name", ["spiral", "test", "train:0"])
+@pytest.mark.parametrize("lens", LENSES)
+def test_every_path_goes_through_every_lens(tiny_scene, name, lens):
+    path = make_path(tiny_scene, name, lens=lens, size=(40, 20))
+    assert {LENS_NAMES[code] for code in path.cameras.lens.tolist()} == {lens}
+    assert path.cameras.sizes.unique(dim=0).tolist() == [[40, 20]]
+    assert_rigid(path)
+
+
+def test_eyes_are_six_and_a_half_centimetres_apart_in_the_users_units():
+    rig = dataclasses.replace(scene(RIGS["ring"]), transform=SceneTransform(np.eye(3), np.zeros(3), 0.2))
+    cameras = make_path(rig, "orbit", lens="stereo-360").cameras
+    torch.testing.assert_close(2 * cameras.distortion[:, 0], torch.full((5,), 0.065 * 0.2))
+
+
+def test_interpolation_passes_through_every_training_camera_and_closes():
+    ring = scene(RIGS["ring"], frames=5)
+    path = positions(make_path(ring, "interpolate", 4000))
+    cameras = RIGS["ring"][:-1, :, 3]
+    assert np.linalg.norm(path[:, None] - cameras, axis=2).min(axis=0).max() < 0.01
+    steps = np.linalg.norm(np.diff(path, axis=0, append=path[:1]), axis=1)
+    assert steps[-1] < 3 * np.median(steps)
+
+
+def test_interpolation_of_a_rig_that_faces_forward_begins_and_ends_at_a_camera():
+    arc = scene(RIGS["arc"])
+    path = positions(make_path(arc, "interpolate", 50))
+    distance = np.linalg.norm(path[[0, -1], None] - RIGS["arc"][:-1, :, 3], axis=2)
+    assert distance.min(axis=1).max() < 1e-5 and len(set(distance.argmin(axis=1))) == 2
+
+
+def test_a_view_of_a_still_rig_is_held_through_time():
+    rig = scene(RIGS["ring"], frames=5)
+    path = make_path(rig, "train:cam3")
+    assert len(path.cameras) == 1 and path.camera.tolist() == [0] * 5 and path.time[-1] == pytest.approx(0.8)
+    assert torch.equal(path.cameras.camera_to_world[0], rig.cameras.camera_to_world[3])
+    assert path.cameras.lens.tolist() == [1], "keeps its own lens"
+    assert torch.equal(make_path(rig, "train:3").cameras.intrinsics, path.cameras.intrinsics)
+    assert len(make_path(rig, "train:3", time="freeze=0.5")) == 1
+    assert make_path(rig, "test:0").cameras.names == ("cam11",)
+
+
+def test_a_split_of_still_cameras_shows_each_of_them_at_other_times_too():
+    path = make_path(scene(RIGS["pair"], frames=5), "train", time="sweep=0.4:0")
+    assert path.camera.tolist() == [0] * 3 and path.time.tolist() == pytest.approx([0.4, 0.2, 0])
+    path = make_path(scene(RIGS["arc"], frames=5), "train", time="freeze=0.5")
+    assert path.camera.tolist() == list(range(6)) and set(path.time.tolist()) == {0.5}
+
+
+def test_a_scene_of_one_moment_is_seen_image_by_image():
+    photos = dataclasses.replace(scene(RIGS["ring"], frames=1), static_cameras=False)
+    for options in ({}, {"fps": 5.0}, {"time": "freeze=0"}):
+        assert make_path(photos, "train", **options).camera.tolist() == list(range(11))
+    assert make_path(photos, "train", fps=5.0).fps == 5.0
+    assert len(make_path(photos, "train:2")) == 1
+    assert len(make_path(photos, "interpolate")) == 120
+
+
+def moving(count: int = 40, shake: float = 0.0) -> Scene:
+    """A camera that goes half around the target, and shakes."""
+    angle = np.linspace(0, np.pi, count)
+    place = TARGET + 2 * np.stack([np.cos(angle), np.sin(angle), 0 * angle], axis=1)
+    place += shake * np.random.default_rng(0).normal(size=place.shape)
+    return scene(np.stack([look_at(p, TARGET, UP) for p in place]), static=False)
+
+
+def test_a_moving_camera_is_followed_at_any_frame_rate():
+    rig = moving()
+    path = make_path(rig, "interpolate", fps=60.0)
+    assert len(path) == 2 * len(make_path(rig, "interpolate")) - 1
+    np.testing.assert_allclose(positions(path)[::2], rig.cameras.camera_to_world[:37, :, 3].numpy(), atol=1e-5)
+    back = make_path(rig, "interpolate", time="sweep=0.5:0")
+    np.testing.assert_allclose(positions(back), positions(make_path(rig, "interpolate", time="sweep=0:0.5"))[::-1])
+    assert len(np.unique(positions(make_path(rig, "interpolate", time="freeze=0.5")), axis=0)) == 37
+    assert_rigid(path)
+
+
+def test_a_stabilised_path_follows_without_the_shake():
+    clean, shaken = moving(160), moving(160, shake=0.05)
+    path = positions(make_path(shaken, "stabilised"))
+    before, true = (rig.cameras.camera_to_world[:157, :, 3].numpy() for rig in (shaken, clean))
+
+    def jerk(places: np.ndarray) -> float:
+        return float(np.linalg.norm(np.diff(places, n=2, axis=0), axis=1).mean())
+
+    assert jerk(path) < 0.1 * jerk(before)
+    assert np.linalg.norm(path - true, axis=1).max() < 0.1
+    assert_rigid(make_path(shaken, "stabilised", time="freeze=0.2"))
+
+
+def test_one_image_of_a_moving_camera_is_held_still():
+    path = make_path(moving(), "train:cam7", time="ping-pong")
+    assert len(path.cameras) == 1 and len(set(path.time.tolist())) > 30
+
+
 def test_view_rows_group_static_cameras_and_sort_by_time():
     images = make_images([4, 2, 4, 2], [0.5, 0.5, 0.0, 0.0], [1, 1, 0, 0], [0, 1, 2, 3], None)
     assert {k: v.tolist() for k, v in view_rows(images, True).items()} == {2: [3, 1], 4: [2, 0]}
@@ -183,8 +172,20 @@ def test_view_rows_group_static_cameras_and_sort_by_time():
 
 def test_wrong_requests_name_the_option():
     rig = scene(RIGS["ring"])
-    with pytest.raises(RunError, match="--path spirall: unknown path; use one of test, spiral, orbit"):
+    with pytest.raises(RunError, match="--path spirall: unknown path; use one of test, train, spiral, orbit"):
         make_path(rig, "spirall")
+    with pytest.raises(RunError, match="--path stabilised: the cameras of this scene stand still; use --path interp"):
+        make_path(rig, "stabilised")
+    with pytest.raises(
+        RunError, match=r"--path train:cam12: no such view; use a number below 11 .* cam0, cam1, .*\.\.\.$"
+    ):
+        make_path(rig, "train:cam12")
+    with pytest.raises(RunError, match="--path val: the run holds no val views"):
+        make_path(rig, "val:0")
+    with pytest.raises(RunError, match="--lens vr180"):
+        make_path(rig, "orbit", lens="vr180")
+    with pytest.raises(RunError, match="--size 12"):
+        make_path(rig, "orbit", size="12")
     with pytest.raises(RunError, match="--frames 0"):
         make_path(rig, "orbit", 0)
     del rig.splits["test"]
