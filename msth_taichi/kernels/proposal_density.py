@@ -22,9 +22,15 @@ from msth_taichi.thresholds import EMPTY_LOGIT
 
 @cache
 def proposal_density_kernels(
-    features: int, hidden: int, dtype: torch.dtype, blend: str, contraction: str, mask_axes: int = 3
+    features: int,
+    hidden: int,
+    dtype: torch.dtype,
+    blend: str,
+    contraction: str,
+    mask_axes: int = 3,
+    skips_empty: bool = False,
 ) -> SimpleNamespace:
-    """Kernels for tables of `dtype`; see `msth_taichi.ops.proposal_density`."""
+    """Kernels for tables of `dtype`; see `msth_taichi.ops.proposal_density`. Bits are read with `skips_empty` alone."""
     real = real_of(dtype)
     fields = blend_functions(features, dtype, blend, mask_axes=mask_axes)
     space = contract_functions(real, contraction)
@@ -35,6 +41,36 @@ def proposal_density_kernels(
     level_rows = ti.types.ndarray(dtype=ti.i32, ndim=2)
     table = table_type(dtype, features)
     logits = table_type(torch.float64 if dtype == torch.float64 else torch.float32, 1)
+    bits = ti.types.ndarray(dtype=ti.i32, ndim=1)
+
+    @ti.func
+    def density_logit(
+        x, times: ti.template(), ray, mask_logits: ti.template(), static_table: ti.template(),
+        dynamic_table: ti.template(), scales: ti.template(), integers: ti.template(), hidden_weights: ti.template(),
+        out_weights: ti.template(),
+    ):  # fmt: skip
+        m = fields.masks.mask_at(fields.masks.point(x, times, ray), mask_logits, scales, integers)
+        sums = layer(0)
+        for level in range(fields.levels(scales)):
+            value, _ = fields.lookup(
+                x, times[ray], m, static_table, dynamic_table,
+                fields.static_level(scales, integers, level), fields.dynamic_level(scales, integers, level),
+            )  # fmt: skip
+            for h in ti.static(range(hidden)):
+                for f in ti.static(range(features)):
+                    sums[h] += hidden_weights[h, level * features + f] * value[f]
+        total = ti.cast(0, real)
+        for h in ti.static(range(hidden)):
+            total += out_weights[0, h] * ti.max(sums[h], 0)
+        return total
+
+    @ti.func
+    def is_occupied(x, occupied: ti.template(), cells):
+        """Whether the cell of a place within the grid has its bit set."""
+        index = 0
+        for d in ti.static(range(3)):
+            index = index * cells + ti.min(ti.cast(x[d] * cells, ti.i32), cells - 1)
+        return (occupied[index >> 5] >> (index & 31)) & 1
 
     @ti.kernel
     def forward(
@@ -50,26 +86,24 @@ def proposal_density_kernels(
         integers: level_rows,  # (1+2L, 7)
         hidden_weights: matrix,  # (H, L*F)
         out_weights: matrix,  # (1, H)
+        occupied: bits,  # (cells^3 / 32,), or empty
+        cells: ti.i32,
         density_logits: matrix,  # (N, P)
     ):
         for ray, i in ti.ndrange(density_logits.shape[0], density_logits.shape[1]):
             x = space.contracted(rays.centre(origins, directions, t_edges, ray, i), box)
-            m = fields.masks.mask_at(fields.masks.point(x, times, ray), mask_logits, scales, integers)
-            sums = layer(0)
-            for level in range(fields.levels(scales)):
-                value, _ = fields.lookup(
-                    x, times[ray], m, static_table, dynamic_table,
-                    fields.static_level(scales, integers, level), fields.dynamic_level(scales, integers, level),
-                )  # fmt: skip
-                for h in ti.static(range(hidden)):
-                    for f in ti.static(range(features)):
-                        sums[h] += hidden_weights[h, level * features + f] * value[f]
-            total = ti.cast(0, real)
-            for h in ti.static(range(hidden)):
-                total += out_weights[0, h] * ti.max(sums[h], 0)
+            seen = 1
             if ti.static(contraction == "none"):
-                if fields.space.is_inside(x) == 0:
-                    total = real(EMPTY_LOGIT)
+                seen = fields.space.is_inside(x)
+            if ti.static(skips_empty):
+                if seen == 1:
+                    seen = is_occupied(x, occupied, cells)
+            total = real(EMPTY_LOGIT)
+            if seen == 1:
+                total = density_logit(
+                    x, times, ray, mask_logits, static_table, dynamic_table, scales, integers, hidden_weights,
+                    out_weights,
+                )  # fmt: skip
             density_logits[ray, i] = total
 
     return launchers(forward=forward)

@@ -95,6 +95,7 @@ class MaskedEncoding(nn.Module):
         space: Space,
         compute: torch.dtype,
         static_only: bool = False,
+        occupied: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Logits (N, P) of an MLP with one hidden layer along rays, without gradients; see `ops.proposal_density`."""
         return proposal_density(
@@ -109,6 +110,7 @@ class MaskedEncoding(nn.Module):
             space.contraction,  # type: ignore[arg-type]
             space.box,
             self.copies_in(compute),
+            occupied,
         )
 
     def copies_in(self, compute: torch.dtype) -> Copies | None:

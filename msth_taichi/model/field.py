@@ -99,10 +99,22 @@ class ProposalField(Field):
         return FieldSamples(_kept(self.density_mlp(features)[0], covered), mask)
 
     def density_logits(
-        self, rays: Rays, t_edges: torch.Tensor, compute: torch.dtype, static_only: bool = False
+        self,
+        rays: Rays,
+        t_edges: torch.Tensor,
+        compute: torch.dtype,
+        static_only: bool = False,
+        occupied: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """(N, P) float32 for bins with edges (N, P+1), in one launch and without gradients."""
-        return self.encoding.density_logits(rays, t_edges, self.density_mlp, self.space, compute, static_only)
+        """(N, P) float32 for bins with edges (N, P+1), in one launch and without gradients; see `proposal_density`."""
+        return self.encoding.density_logits(rays, t_edges, self.density_mlp, self.space, compute, static_only, occupied)
+
+    def at(
+        self, positions: torch.Tensor, times: torch.Tensor, compute: torch.dtype, static_only: bool = False
+    ) -> FieldSamples:
+        """Density and mask at grid positions (M, 3) and times (N,), each that of M / N positions."""
+        features, mask = self.encoding(positions, times, compute, static_only)
+        return FieldSamples(_kept(self.density_mlp(features)[0], self.space.covers(positions)), mask)
 
 
 class MaskedField(Field):
@@ -135,11 +147,36 @@ class MaskedField(Field):
             static_only: read the static table alone.
         """
         features, mask, covered = self.encode(rays, t_edges, compute, static_only)
+        density, color = radiance(features, self.per_ray(rays), self.density_mlp, self.color_mlp)
+        return FieldSamples(_kept(density, covered), mask, color)
+
+    def at(
+        self,
+        positions: torch.Tensor,
+        times: torch.Tensor,
+        per_ray: torch.Tensor,
+        compute: torch.dtype,
+        static_only: bool = False,
+    ) -> FieldSamples:
+        """Density, mask and colour at grid positions (M, 3) of single rays.
+
+        Args:
+            positions: (M, 3) grid coordinates.
+            times: (N,) in [0, 1], each that of M / N positions.
+            per_ray: (B, M) from `per_ray`, of each position's ray.
+            compute: dtype of features and MLPs.
+            static_only: read the static table alone.
+        """
+        features, mask = self.encoding(positions, times, compute, static_only)
+        density, color = radiance(features, per_ray, self.density_mlp, self.color_mlp)
+        return FieldSamples(_kept(density, self.space.covers(positions)), mask, color)
+
+    def per_ray(self, rays: Rays) -> torch.Tensor:
+        """(B, N) what the colour of all samples of a ray depends on: harmonics of its direction, and its appearance."""
         harmonics = spherical_harmonics(rays.directions) if rays.harmonics is None else rays.harmonics
         if self.appearances is not None:
             harmonics = torch.cat([harmonics, self.appearances(rays.camera, len(rays)).to(harmonics.dtype)])
-        density, color = radiance(features, harmonics, self.density_mlp, self.color_mlp)
-        return FieldSamples(_kept(density, covered), mask, color)
+        return harmonics
 
 
 def _kept(logits: torch.Tensor, covered: torch.Tensor | None) -> torch.Tensor:

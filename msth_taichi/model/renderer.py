@@ -172,7 +172,7 @@ class RadianceField(nn.Module):
                 logits = found.density_logits.view(len(rays), -1)
             else:
                 logits = proposal.density_logits(rays, t_edges, self.compute, mode == "static")
-            shown = self._shown(logits.detach().float(), rays, t_edges, mode)
+            shown = self.shown(logits.detach().float(), rays, t_edges, mode)
             found_weights, new_s_edges, new_t_edges = resample_logits(
                 s_edges,
                 t_edges,
@@ -201,7 +201,7 @@ class RadianceField(nn.Module):
         s_edges, t_edges, levels = self.sample(rays, mode=mode)
         found = self.field(rays, t_edges, self.compute, mode == "static")
         logits = found.density_logits.float().view(len(rays), -1)
-        density = truncated_exp(self._shown(logits, rays, t_edges, mode))
+        density = truncated_exp(self.shown(logits, rays, t_edges, mode))
         behind = "last_sample" if background is None else background
         out = composite(density, found.color.view(3, len(rays), -1), t_edges, behind)
         mask = (out.weights * found.mask.view_as(density)).sum(1) + 1 - out.accumulation
@@ -260,7 +260,7 @@ class RadianceField(nn.Module):
         value = {"white": 1.0, "random": 0.5}.get(kind, 0.0)
         return torch.full((count, 3), value, device=self.field.encoding.mask_logits.device)
 
-    def _shown(self, logits: torch.Tensor, rays: Rays, t_edges: torch.Tensor, mode: Mode) -> torch.Tensor:
+    def shown(self, logits: torch.Tensor, rays: Rays, t_edges: torch.Tensor, mode: Mode) -> torch.Tensor:
         """Density logits (N, S) of what a mode shows: the main field's mask decides for the coarser proposals too."""
         if mode != "dynamic":
             return logits

@@ -1,0 +1,317 @@
+"""Rendering without what cannot be seen: the same pictures, for a fraction of the lookups.
+
+    1  Proposals are looked up in occupied cells only.
+    2  Samples around which the last proposal has next to no weight are dropped before the field, empty ones and
+       those behind surfaces alike.
+    3  The field is looked up from the front of rays to their back, some samples at a time; a ray ends where no light
+       is left.
+    4  Masks that are sure within a hair count as sure, and the table without a share is not read.
+
+Letters: N rays, P samples of a proposal, S samples of the field, M samples that are looked up, H, W image size.
+"""
+
+import copy
+from dataclasses import dataclass, replace
+
+import torch
+
+from msth_taichi.model.field import ProposalField
+from msth_taichi.model.ndc import ndc_distance
+from msth_taichi.model.rays import Rays
+from msth_taichi.model.renderer import Mode, RadianceField
+from msth_taichi.ops.composite import composite
+from msth_taichi.ops.outer_mass import outer_mass
+from msth_taichi.ops.proposal_density import pack_cells
+from msth_taichi.ops.resample import resample_logits
+from msth_taichi.ops.stratified import stratified_samples
+from msth_taichi.rendering.occupancy import Occupancy
+from msth_taichi.scene.cameras import Cameras
+from msth_taichi.thresholds import EMPTY_LOGIT
+
+_ROUNDS = (8, 8, 16, 10**6)
+"""Samples of a ray that are looked up before its light is measured again."""
+
+_OPAQUE = 7.0  # optical depth that lets a thousandth through
+_CHUNK_CPU = 2**14
+_CHUNK_MOST = 2**21
+_MEMORY_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Shortcuts:
+    """What a render may leave out; the defaults cost less than 0.1 dB, see docs/performance.md.
+
+    Args:
+        cells: per axis of the occupancy grid; 0 for none, None for twice the proposal's resolution on a GPU and for
+            none on a CPU, where building it takes longer than it saves in a small render.
+        least_mass: share of a ray's light below which the proposal's weight around a sample is not worth a lookup.
+        least_light: share of a ray's light with which it ends.
+        sure: masks above it count as 1, and below one minus it as 0; 1 for none.
+
+    Example:
+        >>> Shortcuts(cells=0, least_mass=0.0, least_light=0.0, sure=1.0)  # all samples, as in training
+    """
+
+    cells: int | None = None
+    least_mass: float = 2e-3
+    least_light: float = 2e-3
+    sure: float = 0.99
+
+
+class FastRenderer:
+    """Frames of a field that is not trained any more.
+
+    Args:
+        model: on its device; it is not changed. Train it on, and make another renderer.
+        shortcuts: what may be left out.
+
+    Example:
+        >>> renderer = FastRenderer(run.model)
+        >>> renderer.image(run.scene.cameras, 0, time=0.5)["rgb"].shape
+        torch.Size([96, 128, 3])
+    """
+
+    def __init__(self, model: RadianceField, shortcuts: Shortcuts = Shortcuts()):
+        self.model = with_sure_masks(model, shortcuts.sure)
+        self.shortcuts = shortcuts
+        self.device = model.field.encoding.mask_logits.device
+        self.looked_up = 0
+        """Samples of the field that were looked up so far."""
+        self._occupancies: dict[bool, Occupancy] = {}
+
+    @torch.no_grad()
+    def image(self, cameras: Cameras, index: int, time: float, *, mode: Mode = "full") -> dict[str, torch.Tensor]:
+        """One frame, as `render_image` gives it.
+
+        Args:
+            cameras: in scene units.
+            index: which of them.
+            time: in [0, 1].
+            mode: see `RadianceField.forward`.
+        """
+        width, height = cameras.size(index)
+        camera = cameras.select([index]).to(self.device)
+        pixels = torch.arange(height * width, device=self.device)
+        parts = [
+            self.rays(self.camera_rays(camera, part, time), time, mode=mode) for part in pixels.split(self.chunk())
+        ]
+        return {name: torch.cat([part[name] for part in parts]).unflatten(0, (height, width)) for name in parts[0]}
+
+    def camera_rays(self, camera: Cameras, pixels: torch.Tensor, time: float) -> Rays:
+        """Rays of pixels (N,), numbered along rows, of one camera."""
+        width, _ = camera.size(0)
+        bounds = self.model.config.rays
+        times = torch.full((len(pixels),), float(time), device=self.device)
+        row, column = pixels // width, pixels % width
+        near = bounds.near_render or bounds.near
+        return self.model.rays(camera, torch.zeros_like(pixels), row, column, times, near)
+
+    @torch.no_grad()
+    def rays(self, rays: Rays, time: float, *, mode: Mode = "full") -> dict[str, torch.Tensor]:
+        """What N rays see at one time: rgb (N, 3), depth, accumulation and mask (N,)."""
+        model, bounds = self.model, self.model.config.rays
+        _, t_edges, mass = self._samples(rays, time, mode)
+        background = model.background(len(rays), mode=mode)
+        keep = mass > self.shortcuts.least_mass
+        if background is None:
+            keep[:, -1] = True  # its colour lies behind the ray
+        density, color, mask = self._look_up(rays, time, t_edges, keep, mode)
+        out = composite(density, color, t_edges, "last_sample" if background is None else background)
+        depth = out.depth_median
+        if rays.ndc is not None:
+            depth = ndc_distance(depth, rays.ndc, bounds.near)
+        return {
+            "rgb": out.color.clamp(0, 1),
+            "depth": depth,
+            "accumulation": out.accumulation,
+            "mask": (out.weights * mask).sum(1) + 1 - out.accumulation,
+        }
+
+    def chunk(self) -> int:
+        """Rays that fit into memory at once."""
+        if self.device.type != "cuda":
+            return _CHUNK_CPU
+        config = self.model.config
+        samples = max(config.rays.samples, *(proposal.samples for proposal in config.proposals))
+        widest = config.field.hidden + 2 * config.field.hidden_color + 2 * config.field.levels * 2
+        per_ray = 6 * 4 * samples + 48 * config.rays.samples + max(_ROUNDS[:2]) * (4 * widest + 160)
+        reserved = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        free = torch.cuda.mem_get_info()[0] + reserved
+        return max(2**12, min(_CHUNK_MOST, int(_MEMORY_SHARE * free / per_ray)))
+
+    def occupancy(self, mode: Mode) -> Occupancy | None:
+        """The cells of a mode that hold something; None where all are looked up."""
+        cells, last = self.shortcuts.cells, self._last_proposal
+        if cells is None:
+            finest = max(last.encoding.static_spec.resolutions[-1])
+            cells = 0 if self.device.type == "cpu" else min(256, 4 * -(-2 * finest // 4))
+        static_only = mode == "static"
+        if cells and static_only not in self._occupancies:
+            self._occupancies[static_only] = Occupancy(last, self.model.compute, cells, static_only)
+        return self._occupancies.get(static_only)
+
+    @property
+    def _last_proposal(self) -> ProposalField:
+        return self.model.proposals[-1]  # type: ignore[return-value]
+
+    def _samples(self, rays: Rays, time: float, mode: Mode) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Edges (N, S+1) in s and t for the field, and the proposal's weight around each bin (N, S)."""
+        model, bounds = self.model, self.model.config.rays
+        counts = [proposal.samples for proposal in model.config.proposals[1:]] + [bounds.samples]
+        s_edges, t_edges = stratified_samples(
+            rays.near, rays.far, model.config.proposals[0].samples, bounds.spacing, bounds.middle
+        )
+        mass = s_edges
+        for proposal, count in zip(model.proposals, counts, strict=True):
+            logits = self.proposal_logits(proposal, rays, t_edges, time, mode)  # type: ignore[arg-type]
+            logits = model.shown(logits, rays, t_edges, mode)
+            weights, new_s_edges, new_t_edges = resample_logits(
+                s_edges, t_edges, logits, rays.near, rays.far, count, bounds.spacing, bounds.middle
+            )
+            mass = outer_mass(new_s_edges, s_edges, weights)
+            s_edges, t_edges = new_s_edges, new_t_edges
+        return s_edges, t_edges, mass
+
+    def proposal_logits(
+        self, proposal: ProposalField, rays: Rays, t_edges: torch.Tensor, time: float, mode: Mode
+    ) -> torch.Tensor:
+        """(N, P) float32 density logits."""
+        static_only, occupancy = mode == "static", self.occupancy(mode)
+        if occupancy is None and self.device.type == "cpu":
+            # a CPU multiplies matrices faster than one sample at a time
+            return proposal(rays, t_edges, self.model.compute, static_only).density_logits.view(len(rays), -1)
+        occupied = None if occupancy is None else occupancy.at(time)
+        return proposal.density_logits(rays, t_edges, self.model.compute, static_only, occupied)
+
+    def _look_up(
+        self, rays: Rays, time: float, t_edges: torch.Tensor, keep: torch.Tensor, mode: Mode
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Density (N, S), colour (3, N, S) and mask (N, S) of the samples to keep, up to where light ends; else 0."""
+        field, compute = self.model.field, self.model.compute
+        count, samples = keep.shape
+        density = t_edges.new_zeros(count, samples)
+        mask = t_edges.new_zeros(count, samples)
+        color = t_edges.new_zeros(3, count, samples)
+        per_ray = field.per_ray(rays).to(compute)
+        times = t_edges.new_full((1,), float(time))
+        order = keep.cumsum(1, dtype=torch.int16)
+        most = int(order[:, -1].max()) if count else 0
+        alive = torch.ones(count, dtype=torch.bool, device=keep.device)
+        first = 0
+        for size in _ROUNDS:
+            chosen = keep & (order > first) & (order <= first + size) & alive[:, None]
+            sample = chosen.view(-1).nonzero().squeeze(1)
+            self.looked_up += len(sample)
+            if len(sample):
+                ray = sample // samples
+                edge = sample + ray  # rows of edges are one longer
+                edges = t_edges.view(-1)
+                middle = 0.5 * (edges[edge] + edges[edge + 1])
+                positions = self.model.space.to_grid(rays.origins[ray] + rays.directions[ray] * middle[:, None])
+                found = field.at(positions, times, per_ray[:, ray], compute, mode == "static")
+                logits = found.density_logits.float()
+                if mode == "dynamic":
+                    logits = torch.where(found.mask < 0.5, logits, EMPTY_LOGIT)
+                density.view(-1)[sample] = replace(found, density_logits=logits).density
+                mask.view(-1)[sample] = found.mask
+                color.view(3, -1)[:, sample] = found.color
+            first += size
+            if first >= most:
+                break
+            alive = _light(density, t_edges) > self.shortcuts.least_light
+        return density, color, mask
+
+
+class StillView:
+    """Frames through a camera that does not move: rays that meet nothing moving are rendered once.
+
+    A ray is rendered again for each frame if, before static things hide what lies behind, it crosses a cell that holds
+    something at some time and that the proposal's mask calls moving.
+
+    Args:
+        renderer: of the field.
+        cameras: in scene units.
+        index: which of them.
+        threshold: masks below it move: nearer to 1, more rays are rendered again, and less is missed.
+        mode: see `RadianceField.forward`.
+    Source: fixed-view rendering of the released MSTH code, which looks at the masks of each ray's samples.
+
+    Example:
+        >>> view = StillView(FastRenderer(run.model), run.scene.cameras, 0)
+        >>> frames = [view.image(k / 29)["rgb"] for k in range(30)]
+    """
+
+    def __init__(
+        self, renderer: FastRenderer, cameras: Cameras, index: int, threshold: float = 0.9, mode: Mode = "full"
+    ):
+        self._renderer, self._mode = renderer, mode
+        self._size = cameras.size(index)
+        camera = cameras.select([index]).to(renderer.device)
+        width, height = self._size
+        pixels = torch.arange(width * height, device=renderer.device)
+        self._rays = [renderer.camera_rays(camera, part, 0.0) for part in pixels.split(renderer.chunk())]
+        changing = [self._changing(rays, threshold) for rays in self._rays]
+        self.changing = torch.cat(changing)
+        """(H*W,) bool, rays that are rendered for each frame."""
+        where = self.changing.nonzero().squeeze(1)
+        self._again = [(part, renderer.camera_rays(camera, part, 0.0)) for part in where.split(renderer.chunk())]
+        self._first: dict[str, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def image(self, time: float) -> dict[str, torch.Tensor]:
+        """The frame at a time, as `FastRenderer.image` gives it."""
+        width, height = self._size
+        if not self._first:
+            parts = [self._at(rays, time) for rays in self._rays]
+            self._first = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            found = self._first
+        else:
+            found = {name: values.clone() for name, values in self._first.items()}
+            for pixels, rays in self._again:
+                for name, values in self._at(rays, time).items():
+                    found[name][pixels] = values
+        return {name: values.unflatten(0, (height, width)) for name, values in found.items()}
+
+    def _at(self, rays: Rays, time: float) -> dict[str, torch.Tensor]:
+        rays = replace(rays, times=torch.full_like(rays.times, float(time)))
+        return self._renderer.rays(rays, time, mode=self._mode)
+
+    @torch.no_grad()
+    def _changing(self, rays: Rays, threshold: float) -> torch.Tensor:
+        renderer, bounds = self._renderer, self._renderer.model.config.rays
+        occupancy = renderer.occupancy(self._mode)
+        if occupancy is None or self._mode == "static":
+            # nothing of the static table moves; without cells, all rays may
+            return torch.full((len(rays),), self._mode != "static", device=renderer.device)
+        proposal = renderer.model.proposals[-1]
+        count = renderer.model.config.proposals[0].samples
+        _, t_edges = stratified_samples(rays.near, rays.far, count, bounds.spacing, bounds.middle)
+        moving = pack_cells(occupancy.moving(threshold))
+        parts = []
+        for some, edges in zip(rays.split(2**18), t_edges.split(2**18), strict=True):
+            logits = proposal.density_logits(some, edges, renderer.model.compute, False, moving)
+            moves = logits > EMPTY_LOGIT
+            logits = renderer.proposal_logits(proposal, some, edges, 0.0, "full")  # type: ignore[arg-type]
+            depth = torch.where(moves, 0.0, torch.exp(logits.clamp(max=30)) * edges.diff(dim=1)).cumsum(1)
+            parts.append((moves & (depth < _OPAQUE)).any(1))
+        return torch.cat(parts)
+
+
+def with_sure_masks(model: RadianceField, sure: float) -> RadianceField:
+    """A copy of a field whose masks above `sure` are 1, and below one minus it 0, at the vertices of their grid.
+
+    Where all corners of a cell are sure, the table without a share is not read. The field itself where `sure` is 1.
+    """
+    if sure >= 1:
+        return model
+    model = copy.deepcopy(model)
+    limit = torch.logit(torch.tensor(sure, dtype=torch.float64)).item()
+    for part in model.fields():
+        logits = part.encoding.mask_logits.data
+        part.encoding.mask_logits.data = torch.where(logits.abs() > limit, 20.0 * logits.sign(), logits)
+    return model
+
+
+def _light(density: torch.Tensor, t_edges: torch.Tensor) -> torch.Tensor:
+    """(N,) share of light that gets through all samples."""
+    return torch.exp(-(density * t_edges.diff(dim=1)).sum(1))
