@@ -29,7 +29,7 @@ from msth_taichi.training.trainer import Trainer
 
 NAME = "rendering"
 
-NONE = Shortcuts(cells=0, least_mass=-1.0, least_light=-1.0, sure=1.0)
+NONE = Shortcuts(cells=0, least_mass=-1.0, least_light=0.0, sure=1.0)
 ROWS = 20  # of the table of kernels
 
 Image = dict[str, torch.Tensor]

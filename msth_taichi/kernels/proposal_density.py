@@ -21,27 +21,13 @@ from msth_taichi.thresholds import EMPTY_LOGIT
 
 
 @cache
-def proposal_density_kernels(
-    features: int,
-    hidden: int,
-    dtype: torch.dtype,
-    blend: str,
-    contraction: str,
-    mask_axes: int = 3,
-    skips_empty: bool = False,
+def proposal_functions(
+    features: int, hidden: int, dtype: torch.dtype, blend: str, mask_axes: int = 3
 ) -> SimpleNamespace:
-    """Kernels for tables of `dtype`; see `msth_taichi.ops.proposal_density`. Bits are read with `skips_empty` alone."""
+    """Device functions of a proposal for tables of `dtype`."""
     real = real_of(dtype)
     fields = blend_functions(features, dtype, blend, mask_axes=mask_axes)
-    space = contract_functions(real, contraction)
-    rays = ray_functions(real)
     layer = ti.types.vector(hidden, real)
-    matrix = ti.types.ndarray(dtype=real, ndim=2)
-    vector = ti.types.ndarray(dtype=real, ndim=1)
-    level_rows = ti.types.ndarray(dtype=ti.i32, ndim=2)
-    table = table_type(dtype, features)
-    logits = table_type(torch.float64 if dtype == torch.float64 else torch.float32, 1)
-    bits = ti.types.ndarray(dtype=ti.i32, ndim=1)
 
     @ti.func
     def density_logit(
@@ -49,6 +35,7 @@ def proposal_density_kernels(
         dynamic_table: ti.template(), scales: ti.template(), integers: ti.template(), hidden_weights: ti.template(),
         out_weights: ti.template(),
     ):  # fmt: skip
+        """At a place of the grid, at the time of a ray."""
         m = fields.masks.mask_at(fields.masks.point(x, times, ray), mask_logits, scales, integers)
         sums = layer(0)
         for level in range(fields.levels(scales)):
@@ -64,13 +51,23 @@ def proposal_density_kernels(
             total += out_weights[0, h] * ti.max(sums[h], 0)
         return total
 
-    @ti.func
-    def is_occupied(x, occupied: ti.template(), cells):
-        """Whether the cell of a place within the grid has its bit set."""
-        index = 0
-        for d in ti.static(range(3)):
-            index = index * cells + ti.min(ti.cast(x[d] * cells, ti.i32), cells - 1)
-        return (occupied[index >> 5] >> (index & 31)) & 1
+    return SimpleNamespace(density_logit=density_logit, is_inside=fields.space.is_inside)
+
+
+@cache
+def proposal_density_kernels(
+    features: int, hidden: int, dtype: torch.dtype, blend: str, contraction: str, mask_axes: int = 3
+) -> SimpleNamespace:
+    """Kernels for tables of `dtype`; see `msth_taichi.ops.proposal_density`."""
+    real = real_of(dtype)
+    proposal = proposal_functions(features, hidden, dtype, blend, mask_axes)
+    space = contract_functions(real, contraction)
+    rays = ray_functions(real)
+    matrix = ti.types.ndarray(dtype=real, ndim=2)
+    vector = ti.types.ndarray(dtype=real, ndim=1)
+    level_rows = ti.types.ndarray(dtype=ti.i32, ndim=2)
+    table = table_type(dtype, features)
+    logits = table_type(torch.float64 if dtype == torch.float64 else torch.float32, 1)
 
     @ti.kernel
     def forward(
@@ -86,24 +83,16 @@ def proposal_density_kernels(
         integers: level_rows,  # (1+2L, 7)
         hidden_weights: matrix,  # (H, L*F)
         out_weights: matrix,  # (1, H)
-        occupied: bits,  # (cells^3 / 32,), or empty
-        cells: ti.i32,
         density_logits: matrix,  # (N, P)
     ):
         for ray, i in ti.ndrange(density_logits.shape[0], density_logits.shape[1]):
             x = space.contracted(rays.centre(origins, directions, t_edges, ray, i), box)
-            seen = 1
+            logit = proposal.density_logit(
+                x, times, ray, mask_logits, static_table, dynamic_table, scales, integers, hidden_weights, out_weights
+            )  # fmt: skip
             if ti.static(contraction == "none"):
-                seen = fields.space.is_inside(x)
-            if ti.static(skips_empty):
-                if seen == 1:
-                    seen = is_occupied(x, occupied, cells)
-            total = real(EMPTY_LOGIT)
-            if seen == 1:
-                total = density_logit(
-                    x, times, ray, mask_logits, static_table, dynamic_table, scales, integers, hidden_weights,
-                    out_weights,
-                )  # fmt: skip
-            density_logits[ray, i] = total
+                if proposal.is_inside(x) == 0:
+                    logit = real(EMPTY_LOGIT)
+            density_logits[ray, i] = logit
 
     return launchers(forward=forward)

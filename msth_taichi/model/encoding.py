@@ -11,6 +11,7 @@ from msth_taichi.grids import GridSpec, mask_spec
 from msth_taichi.model.mlp import MLP
 from msth_taichi.model.rays import Rays
 from msth_taichi.model.space import Space
+from msth_taichi.ops.marching import marched_density
 from msth_taichi.ops.mask_grid import mask_grid
 from msth_taichi.ops.masked_encoding import Copies, masked_encoding, masked_encoding_along
 from msth_taichi.ops.proposal_density import proposal_density
@@ -95,10 +96,34 @@ class MaskedEncoding(nn.Module):
         space: Space,
         compute: torch.dtype,
         static_only: bool = False,
-        occupied: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Logits (N, P) of an MLP with one hidden layer along rays, without gradients; see `ops.proposal_density`."""
         return proposal_density(
+            rays.origins,
+            rays.directions,
+            rays.times,
+            t_edges,
+            *self._tables(),
+            mlp.weights[0],
+            mlp.weights[1],
+            "static" if static_only else self.blend,
+            space.contraction,  # type: ignore[arg-type]
+            space.box,
+            self.copies_in(compute),
+        )
+
+    def marched_logits(
+        self,
+        rays: Rays,
+        t_edges: torch.Tensor,
+        mlp: MLP,
+        space: Space,
+        compute: torch.dtype,
+        static_only: bool,
+        occupied: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The same for edges (P+1, N), as (P, N), and only in occupied cells; see `ops.marching`."""
+        return marched_density(
             rays.origins,
             rays.directions,
             rays.times,

@@ -99,15 +99,16 @@ class ProposalField(Field):
         return FieldSamples(_kept(self.density_mlp(features)[0], covered), mask)
 
     def density_logits(
-        self,
-        rays: Rays,
-        t_edges: torch.Tensor,
-        compute: torch.dtype,
-        static_only: bool = False,
-        occupied: torch.Tensor | None = None,
+        self, rays: Rays, t_edges: torch.Tensor, compute: torch.dtype, static_only: bool = False
     ) -> torch.Tensor:
-        """(N, P) float32 for bins with edges (N, P+1), in one launch and without gradients; see `proposal_density`."""
-        return self.encoding.density_logits(rays, t_edges, self.density_mlp, self.space, compute, static_only, occupied)
+        """(N, P) float32 for bins with edges (N, P+1), in one launch and without gradients."""
+        return self.encoding.density_logits(rays, t_edges, self.density_mlp, self.space, compute, static_only)
+
+    def marched_logits(
+        self, rays: Rays, t_edges: torch.Tensor, compute: torch.dtype, static_only: bool, occupied: torch.Tensor | None
+    ) -> torch.Tensor:
+        """(P, N) float32 for bins with edges (P+1, N), in occupied cells; see `ops.marching`."""
+        return self.encoding.marched_logits(rays, t_edges, self.density_mlp, self.space, compute, static_only, occupied)
 
     def at(
         self, positions: torch.Tensor, times: torch.Tensor, compute: torch.dtype, static_only: bool = False

@@ -29,15 +29,13 @@ def proposal_density(
     kind: Contraction = "inf",
     box: float = 1.0,
     copies: Copies | None = None,
-    occupied: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Density logits along rays, in one launch: density = exp(logit),
 
         logit = out_weights relu(hidden_weights e(x, t))          x = contract(o + d (t_i + t_{i+1}) / 2)
 
     with e the features of `masked_encoding` and x as in `sample_positions`. Outside a box of kind 'none' the logit
-    is -1e4, no density at all, and so it is in cells that are known to be empty, where nothing is looked up. Not
-    differentiated: where a proposal is trained, its parts run one by one.
+    is -1e4, no density at all. Not differentiated: where a proposal is trained, its parts run one by one.
 
     Args:
         origins: (N, 3) scene units, float32 or float64.
@@ -56,7 +54,6 @@ def proposal_density(
         kind: contraction, 'inf', 'l2' or 'none'.
         box: half edge of a bounded scene, scene units; only 'none' reads it.
         copies: static and dynamic table in float16, to be read instead.
-        occupied: (C^3 / 32,) int32 from `pack_cells`, a bit for each of C cells along x, y and z; None for all.
     Returns:
         (N, P), dtype of origins.
     Raises:
@@ -82,9 +79,6 @@ def proposal_density(
     check("out_weights", out_weights, (1, hidden), dtype)
     if not 1 <= hidden <= 64:
         raise TensorError(f"hidden_weights: {hidden} rows; this launch keeps at most 64 in registers")
-    cells = 0 if occupied is None else round((32 * len(occupied)) ** (1 / 3))
-    if occupied is not None:
-        check("occupied", occupied, (cells**3 // 32,), torch.int32)
     if blend not in BLENDS:
         raise TensorError(f"blend: unknown '{blend}'; use one of {', '.join(BLENDS)}")
     tables = (static_table, dynamic_table) if copies is None else copies
@@ -92,9 +86,7 @@ def proposal_density(
     logits = origins.new_empty(rays, samples)
     if logits.numel():
         constants = Grids(mask_spec, static_spec, dynamic_spec).constants(origins)
-        proposal_density_kernels(
-            static_spec.features, hidden, tables[0].dtype, blend, kind, mask_spec.axes, occupied is not None
-        ).forward(
+        proposal_density_kernels(static_spec.features, hidden, tables[0].dtype, blend, kind, mask_spec.axes).forward(
             origins,
             directions,
             times,
@@ -104,22 +96,6 @@ def proposal_density(
             *constants,
             hidden_weights,
             out_weights,
-            torch.empty(0, dtype=torch.int32, device=origins.device) if occupied is None else occupied,
-            cells,
             logits,
         )
     return logits
-
-
-def pack_cells(occupied: torch.Tensor) -> torch.Tensor:
-    """(C^3 / 32,) int32 bits of cells (C, C, C) bool along x, y and z, for `proposal_density`.
-
-    Cell (i, j, k) is bit (i C^2 + j C + k) mod 32 of its word, the lowest first; C is a multiple of 4.
-
-    Example:
-        >>> pack_cells(torch.ones(4, 4, 4, dtype=torch.bool))
-        tensor([-1, -1], dtype=torch.int32)
-    """
-    check("occupied", occupied, (None, None, None), torch.bool)
-    words = occupied.reshape(-1, 32).long() << torch.arange(32, device=occupied.device)
-    return words.sum(1).to(torch.int32)

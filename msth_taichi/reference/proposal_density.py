@@ -26,15 +26,11 @@ def proposal_density(
     blend: str = "mst",
     kind: Contraction = "inf",
     box: float = 1.0,
-    occupied: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """See `msth_taichi.ops.proposal_density`; `occupied` is (C, C, C) bool."""
+    """See `msth_taichi.ops.proposal_density`."""
     positions = sample_positions(origins, directions, t_edges, kind, box)
     tables = mask_logits, static_table, dynamic_table
     features, _ = masked_encoding(positions, times, *tables, mask_spec, static_spec, dynamic_spec, blend)
     logits = (out_weights @ torch.relu(hidden_weights @ features))[0]
     inside = ((positions >= 0) & (positions <= 1)).all(dim=1)
-    if occupied is not None:
-        cell = (positions * len(occupied)).long().clamp(0, len(occupied) - 1)
-        inside &= occupied[tuple(cell.T)]
     return torch.where(inside, logits, EMPTY_LOGIT).view(len(origins), t_edges.shape[1] - 1)

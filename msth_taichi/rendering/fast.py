@@ -11,6 +11,7 @@ Letters: N rays, P samples of a proposal, S samples of the field, M samples that
 """
 
 import copy
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,16 +20,12 @@ from msth_taichi.model.field import ProposalField
 from msth_taichi.model.ndc import ndc_distance
 from msth_taichi.model.rays import Rays
 from msth_taichi.model.renderer import Mode, RadianceField
-from msth_taichi.ops.composite import composite
-from msth_taichi.ops.outer_mass import outer_mass
-from msth_taichi.ops.proposal_density import pack_cells
-from msth_taichi.ops.resample import resample_logits
-from msth_taichi.ops.stratified import stratified_samples
+from msth_taichi.ops.marching import Packed, Seen, absorb, marched_edges, pack, pack_cells, redraw
 from msth_taichi.rendering.occupancy import Occupancy
 from msth_taichi.scene.cameras import Cameras
 from msth_taichi.thresholds import EMPTY_LOGIT
 
-_ROUNDS = (8, 8, 16, 10**6)
+_ROUND = 4
 """Samples of a ray that are looked up before its light is measured again."""
 
 _OPAQUE = 7.0  # optical depth that lets a thousandth through
@@ -109,22 +106,19 @@ class FastRenderer:
     @torch.no_grad()
     def rays(self, rays: Rays, time: float, *, mode: Mode = "full") -> dict[str, torch.Tensor]:
         """What N rays see at one time: rgb (N, 3), depth, accumulation and mask (N,)."""
-        model, bounds = self.model, self.model.config.rays
-        _, t_edges, mass = self._samples(rays, time, mode)
-        background = model.background(len(rays), mode=mode)
-        keep = mass > self.shortcuts.least_mass
-        if background is None:
-            keep[:, -1] = True  # its colour lies behind the ray
-        density, color, mask = self._look_up(rays, time, t_edges, keep, mode)
-        out = composite(density, color, t_edges, "last_sample" if background is None else background)
-        depth = out.depth_median
+        background = self.model.background(len(rays), mode=mode)
+        samples, end = self._samples(rays, time, mode, keep_last=background is None)
+        seen = self._look_up(rays, time, samples, end, mode)
+        light = torch.exp(-seen.depth)
+        behind = seen.last_color if background is None else background.T
+        median = seen.median
         if rays.ndc is not None:
-            depth = ndc_distance(depth, rays.ndc, bounds.near)
+            median = ndc_distance(median, rays.ndc, self.model.config.rays.near)
         return {
-            "rgb": out.color.clamp(0, 1),
-            "depth": depth,
-            "accumulation": out.accumulation,
-            "mask": (out.weights * mask).sum(1) + 1 - out.accumulation,
+            "rgb": (seen.color + light * behind).clamp(0, 1).T,
+            "depth": median,
+            "accumulation": 1 - light,
+            "mask": seen.mask + light,
         }
 
     def chunk(self) -> int:
@@ -134,7 +128,7 @@ class FastRenderer:
         config = self.model.config
         samples = max(config.rays.samples, *(proposal.samples for proposal in config.proposals))
         widest = config.field.hidden + 2 * config.field.hidden_color + 2 * config.field.levels * 2
-        per_ray = 6 * 4 * samples + 48 * config.rays.samples + max(_ROUNDS[:2]) * (4 * widest + 160)
+        per_ray = 16 * samples + 20 * config.rays.samples + _ROUND * (4 * widest + 160)
         reserved = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
         free = torch.cuda.mem_get_info()[0] + reserved
         return max(2**12, min(_CHUNK_MOST, int(_MEMORY_SHARE * free / per_ray)))
@@ -154,79 +148,69 @@ class FastRenderer:
     def _last_proposal(self) -> ProposalField:
         return self.model.proposals[-1]  # type: ignore[return-value]
 
-    def _samples(self, rays: Rays, time: float, mode: Mode) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Edges (N, S+1) in s and t for the field, and the proposal's weight around each bin (N, S)."""
+    def _samples(self, rays: Rays, time: float, mode: Mode, keep_last: bool) -> tuple[Packed, torch.Tensor]:
+        """The samples of the field that the proposals leave, and the middle of each ray's last bin (N,)."""
         model, bounds = self.model, self.model.config.rays
         counts = [proposal.samples for proposal in model.config.proposals[1:]] + [bounds.samples]
-        s_edges, t_edges = stratified_samples(
-            rays.near, rays.far, model.config.proposals[0].samples, bounds.spacing, bounds.middle
-        )
+        near, far, spacing, middle = rays.near, rays.far, bounds.spacing, bounds.middle
+        s_edges, t_edges = marched_edges(near, far, model.config.proposals[0].samples, spacing, middle)
         mass = s_edges
         for proposal, count in zip(model.proposals, counts, strict=True):
             logits = self.proposal_logits(proposal, rays, t_edges, time, mode)  # type: ignore[arg-type]
-            logits = model.shown(logits, rays, t_edges, mode)
-            weights, new_s_edges, new_t_edges = resample_logits(
-                s_edges, t_edges, logits, rays.near, rays.far, count, bounds.spacing, bounds.middle
-            )
-            mass = outer_mass(new_s_edges, s_edges, weights)
-            s_edges, t_edges = new_s_edges, new_t_edges
-        return s_edges, t_edges, mass
+            if mode == "dynamic":
+                logits = model.shown(logits.T.contiguous(), rays, t_edges.T.contiguous(), mode).T.contiguous()
+            s_edges, t_edges, mass = redraw(s_edges, t_edges, logits, near, far, count, spacing, middle)
+        end = 0.5 * (t_edges[-2] + t_edges[-1])
+        return pack(t_edges, mass, self.shortcuts.least_mass, keep_last), end
 
     def proposal_logits(
         self, proposal: ProposalField, rays: Rays, t_edges: torch.Tensor, time: float, mode: Mode
     ) -> torch.Tensor:
-        """(N, P) float32 density logits."""
+        """(P, N) float32 density logits for edges (P+1, N)."""
         static_only, occupancy = mode == "static", self.occupancy(mode)
         if occupancy is None and self.device.type == "cpu":
             # a CPU multiplies matrices faster than one sample at a time
-            return proposal(rays, t_edges, self.model.compute, static_only).density_logits.view(len(rays), -1)
+            found = proposal(rays, t_edges.T.contiguous(), self.model.compute, static_only)
+            return found.density_logits.view(len(rays), -1).T.contiguous()
         occupied = None if occupancy is None else occupancy.at(time)
-        return proposal.density_logits(rays, t_edges, self.model.compute, static_only, occupied)
+        return proposal.marched_logits(rays, t_edges, self.model.compute, static_only, occupied)
 
-    def _look_up(
-        self, rays: Rays, time: float, t_edges: torch.Tensor, keep: torch.Tensor, mode: Mode
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Density (N, S), colour (3, N, S) and mask (N, S) of the samples to keep, up to where light ends; else 0."""
-        field, compute = self.model.field, self.model.compute
-        count, samples = keep.shape
-        density = t_edges.new_zeros(count, samples)
-        mask = t_edges.new_zeros(count, samples)
-        color = t_edges.new_zeros(3, count, samples)
-        per_ray = field.per_ray(rays).to(compute)
-        times = t_edges.new_full((1,), float(time))
-        order = keep.cumsum(1, dtype=torch.int16)
-        most = int(order[:, -1].max()) if count else 0
-        alive = torch.ones(count, dtype=torch.bool, device=keep.device)
-        first = 0
-        for size in _ROUNDS:
-            chosen = keep & (order > first) & (order <= first + size) & alive[:, None]
-            sample = chosen.view(-1).nonzero().squeeze(1)
-            self.looked_up += len(sample)
-            if len(sample):
-                ray = sample // samples
-                edge = sample + ray  # rows of edges are one longer
-                edges = t_edges.view(-1)
-                middle = 0.5 * (edges[edge] + edges[edge + 1])
-                positions = self.model.space.to_grid(rays.origins[ray] + rays.directions[ray] * middle[:, None])
-                found = field.at(positions, times, per_ray[:, ray], compute, mode == "static")
-                logits = found.density_logits.float()
-                if mode == "dynamic":
-                    logits = torch.where(found.mask < 0.5, logits, EMPTY_LOGIT)
-                density.view(-1)[sample] = replace(found, density_logits=logits).density
-                mask.view(-1)[sample] = found.mask
-                color.view(3, -1)[:, sample] = found.color
-            first += size
-            if first >= most:
+    def _look_up(self, rays: Rays, time: float, samples: Packed, end: torch.Tensor, mode: Mode) -> Seen:
+        """What rays see of their samples, from the front up to where their light ends."""
+        field, compute, space = self.model.field, self.model.compute, self.model.space
+        count = len(rays)
+        zero = torch.zeros(8, count, device=end.device)
+        seen = Seen(zero[:3], zero[3:6], zero[6], end.clone(), zero[7])
+        per_ray, times = field.per_ray(rays), end.new_full((1,), float(time))
+        darkness = -math.log(self.shortcuts.least_light) if self.shortcuts.least_light > 0 else math.inf
+        alive = samples.count.nonzero().squeeze(1)
+        for first in range(0, len(samples.middles), _ROUND):
+            if not len(alive):
                 break
-            alive = _light(density, t_edges) > self.shortcuts.least_light
-        return density, color, mask
+            row = slice(first, first + _ROUND)
+            middles, widths = (x[row].index_select(1, alive).T.contiguous() for x in (samples.middles, samples.widths))
+            left = samples.count[alive] - first
+            origins, directions = rays.origins[alive, None], rays.directions[alive, None]
+            positions = space.to_grid((origins + directions * middles[:, :, None]).view(-1, 3))
+            found = field.at(positions, times, per_ray.index_select(1, alive), compute, mode == "static")
+            logits = found.density_logits
+            if mode == "dynamic":
+                logits = torch.where(found.mask < 0.5, logits, EMPTY_LOGIT)
+            self.looked_up += logits.numel()
+            counts = left.clamp(max=middles.shape[1]).long()
+            assert found.color_logits is not None
+            absorb(seen, alive, counts, middles, widths, logits, found.color_logits, found.mask)
+            alive = alive[(left > _ROUND) & (seen.depth[alive] < darkness)]
+        # where half of the light never goes, the depth is the last sample's, kept or not
+        seen.median = torch.where(seen.depth < math.log(2), end, seen.median)
+        return seen
 
 
 class StillView:
     """Frames through a camera that does not move: rays that meet nothing moving are rendered once.
 
     A ray is rendered again for each frame if, before static things hide what lies behind, it crosses a cell that holds
-    something at some time and that the proposal's mask calls moving.
+    something at some time and that the field's mask calls moving.
 
     Args:
         renderer: of the field.
@@ -245,6 +229,7 @@ class StillView:
         self, renderer: FastRenderer, cameras: Cameras, index: int, threshold: float = 0.9, mode: Mode = "full"
     ):
         self._renderer, self._mode = renderer, mode
+        self._moving_bits: torch.Tensor | None = None
         self._size = cameras.size(index)
         camera = cameras.select([index]).to(renderer.device)
         width, height = self._size
@@ -283,18 +268,21 @@ class StillView:
         if occupancy is None or self._mode == "static":
             # nothing of the static table moves; without cells, all rays may
             return torch.full((len(rays),), self._mode != "static", device=renderer.device)
-        proposal = renderer.model.proposals[-1]
+        proposal: ProposalField = renderer.model.proposals[-1]  # type: ignore[assignment]
         count = renderer.model.config.proposals[0].samples
-        _, t_edges = stratified_samples(rays.near, rays.far, count, bounds.spacing, bounds.middle)
-        moving = pack_cells(occupancy.moving(threshold))
-        parts = []
-        for some, edges in zip(rays.split(2**18), t_edges.split(2**18), strict=True):
-            logits = proposal.density_logits(some, edges, renderer.model.compute, False, moving)
-            moves = logits > EMPTY_LOGIT
-            logits = renderer.proposal_logits(proposal, some, edges, 0.0, "full")  # type: ignore[arg-type]
-            depth = torch.where(moves, 0.0, torch.exp(logits.clamp(max=30)) * edges.diff(dim=1)).cumsum(1)
-            parts.append((moves & (depth < _OPAQUE)).any(1))
-        return torch.cat(parts)
+        _, t_edges = marched_edges(rays.near, rays.far, count, bounds.spacing, bounds.middle)
+        moving = self._moving(occupancy, threshold)
+        moves = proposal.marched_logits(rays, t_edges, renderer.model.compute, False, moving) > EMPTY_LOGIT
+        logits = renderer.proposal_logits(proposal, rays, t_edges, 0.0, "full")
+        depth = torch.where(moves, 0.0, torch.exp(logits.clamp(max=30)) * t_edges.diff(dim=0)).cumsum(0)
+        return (moves & (depth < _OPAQUE)).any(0)
+
+    def _moving(self, occupancy: Occupancy, threshold: float) -> torch.Tensor:
+        """Bits of cells that hold something at some time, and that the field's mask calls moving at a corner."""
+        if self._moving_bits is None:
+            encoding = self._renderer.model.field.encoding
+            self._moving_bits = pack_cells(occupancy.ever() & (occupancy.least_mask(encoding) < threshold))
+        return self._moving_bits
 
 
 def with_sure_masks(model: RadianceField, sure: float) -> RadianceField:
@@ -310,8 +298,3 @@ def with_sure_masks(model: RadianceField, sure: float) -> RadianceField:
         logits = part.encoding.mask_logits.data
         part.encoding.mask_logits.data = torch.where(logits.abs() > limit, 20.0 * logits.sign(), logits)
     return model
-
-
-def _light(density: torch.Tensor, t_edges: torch.Tensor) -> torch.Tensor:
-    """(N,) share of light that gets through all samples."""
-    return torch.exp(-(density * t_edges.diff(dim=1)).sum(1))

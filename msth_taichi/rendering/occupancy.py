@@ -7,9 +7,10 @@ import math
 
 import torch
 
+from msth_taichi.model.encoding import MaskedEncoding
 from msth_taichi.model.field import ProposalField
 from msth_taichi.model.space import Space
-from msth_taichi.ops.proposal_density import pack_cells
+from msth_taichi.ops.marching import pack_cells
 
 EMPTY_DEPTH = 1e-3
 """Optical depth across a cell below which it counts as empty."""
@@ -46,7 +47,7 @@ class Occupancy:
         self._emptiest = self._least_logits()
 
     def at(self, time: float) -> torch.Tensor:
-        """(C^3 / 32,) bits for `proposal_density`, of the span that a time lies in."""
+        """(C^3 / 32,) bits for `marched_density`, of the span that a time lies in."""
         span = min(int(time * self.spans), self.spans - 1)
         if span not in self._bits:
             self._bits[span] = pack_cells(self.occupied(span))
@@ -63,24 +64,22 @@ class Occupancy:
         return _over_corners(most) > self._emptiest
 
     @torch.no_grad()
-    def moving(self, threshold: float) -> torch.Tensor:
-        """(C, C, C) bool: cells that hold something at some time, and that the proposal's mask calls moving anywhere.
-
-        Args:
-            threshold: masks below it move.
-        """
-        some = torch.zeros((self.cells,) * 3, dtype=torch.bool, device=self._emptiest.device)
-        for span in range(self.spans):
+    def ever(self) -> torch.Tensor:
+        """(C, C, C) bool: cells that hold something at some time."""
+        some = self.occupied(0)
+        for span in range(1, self.spans):
             some |= self.occupied(span)
-        encoding = self._proposal.encoding
-        times = torch.linspace(0, 1, encoding.mask_spec.scales[0][3] + 1 if encoding.mask_spec.axes == 4 else 1)
+        return some
+
+    @torch.no_grad()
+    def least_mask(self, encoding: MaskedEncoding) -> torch.Tensor:
+        """(C, C, C) the most moving mask at the corners of each cell, at any time, of this encoding."""
+        steps = encoding.mask_spec.scales[0][3] if encoding.mask_spec.axes == 4 else 0
+        times = torch.linspace(0, 1, round(steps) + 1).to(self._emptiest)
         masks = [
-            encoding.mask(points, time.view(1).to(points))
-            for time in (times if encoding.mask_spec.axes == 4 else times[:1])
-            for points in [self._corners()]
+            torch.cat([encoding.mask(part, time[None]) for part in self._corners().split(_SLAB)]) for time in times
         ]
-        least = torch.stack(masks).amin(0).view((self.cells + 1,) * 3)
-        return some & (_over_corners(1 - least) > 1 - threshold)
+        return -_over_corners(-torch.stack(masks).amin(0).view((self.cells + 1,) * 3))
 
     def times(self, span: int) -> list[float]:
         """Where a span begins and ends, and the vertices of time in it."""
@@ -111,19 +110,21 @@ class Occupancy:
         device = self._proposal.encoding.mask_logits.device
         centre = (torch.arange(self.cells, device=device) + 0.5) / self.cells
         grid = torch.stack(torch.meshgrid(centre, centre, centre, indexing="ij"))
+        # of its outermost corner, where a contracted cell reaches farthest
+        grid = grid + torch.sign(grid - 0.5) * 0.5 / self.cells
         return math.log(EMPTY_DEPTH) - torch.log(side_lengths(grid, self._proposal.space) / self.cells)
 
 
 def side_lengths(places: torch.Tensor, space: Space) -> torch.Tensor:
     """(...) scene units that a step across the whole grid would cover at the slope found at places (3, ...).
 
-    Where space is contracted, y = 2 - 1 / r at distance r from the origin, of which dr/dy = r^2 = 1 / (2 - y)^2.
+    Where space is contracted, y = 2 - 1 / r at distance r from the origin, of which dr/dy = r^2 = 1 / (2 - y)^2; beyond
+    r = 1000 as there.
     """
     if space.contraction == "none":
         return torch.full_like(places[0], 2 * space.box)
     y = 4 * places - 2
     radius = y.norm(dim=0) if space.contraction == "l2" else y.abs().amax(0)
-    # the corners of a ball's cube lie beyond infinity, and nothing lies there
     return 4 / (2 - radius.clamp(1, 2 - 1e-3)).square()
 
 

@@ -6,7 +6,7 @@ import torch
 from msth_taichi.errors import ConfigError, TensorError
 from msth_taichi.grids import GridSpec, mask_spec
 from msth_taichi.ops.masked_encoding import BLENDS, masked_encoding
-from msth_taichi.ops.proposal_density import pack_cells, proposal_density
+from msth_taichi.ops.proposal_density import proposal_density
 from msth_taichi.ops.sample_positions import sample_positions
 from msth_taichi.reference import proposal_density as twin
 from msth_taichi.thresholds import EMPTY_LOGIT
@@ -85,22 +85,3 @@ def test_wrong_tensors_are_named(device):
         proposal_density(*inputs, *SPECS, *random_inputs(4, 3, device, 65)[1])
     with pytest.raises(ConfigError, match="contraction"):
         proposal_density(*inputs, *SPECS, *weights, "mst", "cube")
-
-
-@pytest.mark.parametrize("kind", ["inf", "none"])
-def test_empty_cells_are_not_looked_up(device, kind):
-    """Their samples have no density, whatever the tables say; the others are as before."""
-    inputs, weights = random_inputs(31, 17, device)
-    generator = torch.Generator().manual_seed(1)
-    occupied = (torch.rand(8, 8, 8, generator=generator) < 0.5).to(device)
-    logits = proposal_density(*inputs, *SPECS, *weights, "mst", kind, 1.5, occupied=pack_cells(occupied))
-    assert_close(logits, twin.proposal_density(*inputs, *SPECS, *weights, "mst", kind, 1.5, occupied), 1e-4)
-    empty = logits == EMPTY_LOGIT
-    plain = proposal_density(*inputs, *SPECS, *weights, "mst", kind, 1.5)
-    assert empty.any() and torch.equal(logits[~empty], plain[~empty])
-
-
-def test_bits_of_cells(device):
-    occupied = torch.zeros(4, 4, 4, dtype=torch.bool, device=device)
-    occupied[1, 3, 3] = occupied[2, 0, 1] = True
-    assert pack_cells(occupied).tolist() == [-(2**31), 2]

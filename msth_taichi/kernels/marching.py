@@ -1,0 +1,249 @@
+"""Samples of rays that are rendered and not trained, rays side by side in memory: what neighbouring threads read lies
+together, as it does not where each ray has its samples in a row.
+
+Letters: N rays, P bins of a proposal, S bins of the field, A rays that still have light, K samples of each.
+"""
+
+from functools import cache
+from types import SimpleNamespace
+
+import taichi as ti
+import torch
+
+from msth_taichi.kernels.cells import TAICHI_DTYPE, real_of, table_type
+from msth_taichi.kernels.contract import contract_functions
+from msth_taichi.kernels.launch import launchers
+from msth_taichi.kernels.logits import logit_functions
+from msth_taichi.kernels.proposal_density import proposal_functions
+from msth_taichi.kernels.resample import MIN_TOTAL
+from msth_taichi.kernels.sample_positions import ray_functions
+from msth_taichi.kernels.spacing import spacing_functions
+from msth_taichi.thresholds import EMPTY_LOGIT
+
+
+@cache
+def marched_density_kernels(
+    features: int, hidden: int, dtype: torch.dtype, blend: str, contraction: str, mask_axes: int, skips_empty: bool
+) -> SimpleNamespace:
+    """Kernels for tables of `dtype`; see `msth_taichi.ops.marching`. Bits are read with `skips_empty` alone."""
+    real = real_of(dtype)
+    proposal = proposal_functions(features, hidden, dtype, blend, mask_axes)
+    space = contract_functions(real, contraction)
+    rays = ray_functions(real)
+    matrix = ti.types.ndarray(dtype=real, ndim=2)
+    vector = ti.types.ndarray(dtype=real, ndim=1)
+    level_rows = ti.types.ndarray(dtype=ti.i32, ndim=2)
+    table = table_type(dtype, features)
+    logits = table_type(torch.float64 if dtype == torch.float64 else torch.float32, 1)
+    bits = ti.types.ndarray(dtype=ti.i32, ndim=1)
+
+    @ti.func
+    def is_occupied(x, occupied: ti.template(), cells):
+        """Whether the cell of a place within the grid has its bit set."""
+        index = 0
+        for d in ti.static(range(3)):
+            index = index * cells + ti.min(ti.cast(x[d] * cells, ti.i32), cells - 1)
+        return (occupied[index >> 5] >> (index & 31)) & 1
+
+    @ti.kernel
+    def forward(
+        origins: matrix,  # (N, 3)
+        directions: matrix,  # (N, 3)
+        times: vector,  # (N,)
+        t_edges: matrix,  # (P+1, N)
+        box: real,
+        mask_logits: logits,
+        static_table: table,
+        dynamic_table: table,
+        scales: matrix,  # (1+2L, 4) `joined_constants` of the three grids
+        integers: level_rows,  # (1+2L, 7)
+        hidden_weights: matrix,  # (H, L*F)
+        out_weights: matrix,  # (1, H)
+        occupied: bits,  # (cells^3 / 32,), or empty
+        cells: ti.i32,
+        density_logits: matrix,  # (P, N)
+    ):
+        for i, ray in ti.ndrange(density_logits.shape[0], density_logits.shape[1]):
+            middle = 0.5 * (t_edges[i, ray] + t_edges[i + 1, ray])
+            x = space.contracted(rays.load(origins, ray) + rays.load(directions, ray) * middle, box)
+            seen = 1
+            if ti.static(contraction == "none"):
+                seen = proposal.is_inside(x)
+            if ti.static(skips_empty):
+                if seen == 1:
+                    seen = is_occupied(x, occupied, cells)
+            logit = real(EMPTY_LOGIT)
+            if seen == 1:
+                logit = proposal.density_logit(
+                    x, times, ray, mask_logits, static_table, dynamic_table, scales, integers, hidden_weights,
+                    out_weights,
+                )  # fmt: skip
+            density_logits[i, ray] = logit
+
+    return launchers(forward=forward)
+
+
+@cache
+def marching_kernels(dtype: torch.dtype, spacing: str) -> SimpleNamespace:
+    """Kernels for float32 or float64; see `msth_taichi.ops.marching`."""
+    real = TAICHI_DTYPE[dtype]
+    along = spacing_functions(spacing, real)
+    volume = logit_functions(real)
+    vector = ti.types.ndarray(dtype=real, ndim=1)
+    matrix = ti.types.ndarray(dtype=real, ndim=2)
+    numbers = ti.types.ndarray(dtype=ti.i32, ndim=1)
+
+    @ti.kernel
+    def regular(near: vector, far: vector, middle: real, s_edges: matrix, t_edges: matrix):  # (N,), (P+1, N)
+        for edge, ray in ti.ndrange(s_edges.shape[0], s_edges.shape[1]):
+            count = s_edges.shape[0] - 1
+            # CUDA's fast division may miss 1, and with it far
+            s = ti.cast(edge, real) / count if edge < count else ti.cast(1, real)
+            s_edges[edge, ray] = s
+            t_edges[edge, ray] = along.distance(s, near[ray], far[ray], middle)
+
+    @ti.kernel
+    def redraw(
+        s_edges: matrix,  # (P+1, N)
+        t_edges: matrix,  # (P+1, N)
+        density_logits: matrix,  # (P, N)
+        near: vector,  # (N,)
+        far: vector,
+        middle: real,
+        padding: real,
+        weights: matrix,  # (P, N) scratch
+        new_s_edges: matrix,  # (S+1, N)
+        new_t_edges: matrix,  # (S+1, N)
+        mass: matrix,  # (S, N)
+    ):
+        for ray in range(weights.shape[1]):
+            bins = weights.shape[0]
+            edges = new_s_edges.shape[0]
+            total = bins * padding
+            tau_sum = ti.cast(0, real)
+            t = t_edges[0, ray]
+            for i in range(bins):
+                end = t_edges[i + 1, ray]
+                tau = volume.optical_depth(density_logits[i, ray], end - t)
+                t = end
+                w = ti.exp(-tau_sum) * volume.absorbed(tau)
+                tau_sum += tau
+                weights[i, ray] = w
+                total += w
+            fill = padding
+            if total < real(MIN_TOTAL):
+                fill += (real(MIN_TOTAL) - total) / bins
+            total = ti.max(total, real(MIN_TOTAL))
+
+            # as in `resample`; on the way, what the bins between two edges hold
+            nearest, farthest = near[ray], far[ray]
+            g_near, g_far = along.to_spacing(nearest, middle), along.to_spacing(farthest, middle)
+            i = 0
+            w = weights[0, ray]
+            start, end = s_edges[0, ray], s_edges[1, ray]
+            distance = nearest
+            low = ti.cast(0, real)
+            high = w + fill
+            around = w
+            for edge in range(edges):
+                level = (edge + ti.cast(0.5, real)) / edges * total
+                while i < bins - 1 and high <= level and high < total:
+                    i += 1
+                    w = weights[i, ray]
+                    around += w
+                    low = high
+                    high += w + fill
+                    start = end
+                    end = s_edges[i + 1, ray]
+                fraction = ti.cast(0, real)
+                if high > low:
+                    fraction = ti.min((level - low) / (high - low), 1)
+                s = ti.min(start + fraction * (end - start), end)
+                new_s_edges[edge, ray] = s
+                distance = ti.max(distance, along.distance_between(s, nearest, farthest, g_near, g_far, middle))
+                new_t_edges[edge, ray] = distance
+                if edge > 0:
+                    mass[edge - 1, ray] = around
+                around = w
+
+    @ti.kernel
+    def pack(
+        t_edges: matrix,  # (S+1, N)
+        mass: matrix,  # (S, N)
+        least: real,
+        keep_last: ti.i32,
+        middles: matrix,  # (S, N)
+        widths: matrix,  # (S, N)
+        count: numbers,  # (N,)
+    ):
+        for ray in range(count.shape[0]):
+            kept = 0
+            start = t_edges[0, ray]
+            bins = mass.shape[0]
+            for i in range(bins):
+                end = t_edges[i + 1, ray]
+                if mass[i, ray] > least or (keep_last == 1 and i == bins - 1):
+                    middles[kept, ray] = 0.5 * (start + end)
+                    widths[kept, ray] = end - start
+                    kept += 1
+                start = end
+            count[ray] = kept
+
+    return launchers(regular=regular, redraw=redraw, pack=pack)
+
+
+@cache
+def absorb_kernels(dtype: torch.dtype) -> SimpleNamespace:
+    """Kernels for logits of `dtype`; see `msth_taichi.ops.marching`."""
+    real = real_of(dtype)
+    stored = TAICHI_DTYPE[dtype]
+    volume = logit_functions(real)
+    matrix = ti.types.ndarray(dtype=real, ndim=2)
+    vector = ti.types.ndarray(dtype=real, ndim=1)
+    stored_vector = ti.types.ndarray(dtype=stored, ndim=1)
+    stored_matrix = ti.types.ndarray(dtype=stored, ndim=2)
+    numbers = ti.types.ndarray(dtype=ti.i64, ndim=1)
+
+    @ti.kernel
+    def forward(
+        rays: numbers,  # (A,)
+        counts: numbers,  # (A,) samples of each, at most K
+        middles: matrix,  # (A, K)
+        widths: matrix,  # (A, K)
+        density_logits: stored_vector,  # (A*K,)
+        color_logits: stored_matrix,  # (3, A*K)
+        masks: vector,  # (A*K,)
+        color: matrix,  # (3, N), added to
+        last_color: matrix,  # (3, N), overwritten
+        depth: vector,  # (N,) optical, added to
+        median: vector,  # (N,), overwritten until half of the light is gone
+        mask: vector,  # (N,), added to
+    ):
+        for a in range(rays.shape[0]):
+            ray = rays[a]
+            count = ti.cast(counts[a], ti.i32)
+            tau_sum = depth[ray]
+            place = median[ray]
+            moved = mask[ray]
+            seen = ti.Vector([color[0, ray], color[1, ray], color[2, ray]])
+            last = seen
+            for k in range(count):
+                j = a * middles.shape[1] + k
+                tau = volume.optical_depth(ti.cast(density_logits[j], real), widths[a, k])
+                light = ti.exp(-tau_sum)
+                w = light * volume.absorbed(tau)
+                if light > 0.5:
+                    place = middles[a, k]
+                for c in ti.static(range(3)):
+                    last[c] = volume.sigmoid(ti.cast(color_logits[c, j], real))
+                seen += w * last
+                moved += w * masks[j]
+                tau_sum += tau
+            depth[ray] = tau_sum
+            median[ray] = place
+            mask[ray] = moved
+            for c in ti.static(range(3)):
+                color[c, ray] = seen[c]
+                last_color[c, ray] = last[c]
+
+    return launchers(forward=forward)

@@ -1,0 +1,304 @@
+"""Samples of rays that are rendered and not trained: none of it is differentiated, and rays lie side by side.
+
+Letters: N rays, P bins of a proposal, S bins of the field, A rays that still have light, K samples of each.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from msth_taichi.errors import TensorError
+from msth_taichi.grids import GridSpec
+from msth_taichi.kernels.cells import as_words
+from msth_taichi.kernels.marching import absorb_kernels, marched_density_kernels, marching_kernels
+from msth_taichi.ops.checks import check
+from msth_taichi.ops.masked_encoding import Copies, Grids
+from msth_taichi.ops.stratified import check_sampling
+from msth_taichi.reference.contract import Contraction
+from msth_taichi.reference.spacing import Spacing
+
+_LOGITS = (torch.float16, torch.float32, torch.float64)
+
+
+class Redrawn(NamedTuple):
+    """Edges (S+1, N) in s and t, and what the bins of the histogram between two of them hold (S, N)."""
+
+    s_edges: torch.Tensor
+    t_edges: torch.Tensor
+    mass: torch.Tensor
+
+
+class Packed(NamedTuple):
+    """The samples of a ray that are kept, from row 0 on: middles (S, N) and widths (S, N), zero beyond; counts (N,)."""
+
+    middles: torch.Tensor
+    widths: torch.Tensor
+    count: torch.Tensor
+
+
+@dataclass
+class Seen:
+    """What N rays have seen so far.
+
+    Args:
+        color: (3, N) weighted sum.
+        last_color: (3, N) of the last sample absorbed.
+        depth: (N,) optical depth passed.
+        median: (N,) distance of the sample at which half of the light was gone, or of the last one.
+        mask: (N,) weighted sum.
+    """
+
+    color: torch.Tensor
+    last_color: torch.Tensor
+    depth: torch.Tensor
+    median: torch.Tensor
+    mask: torch.Tensor
+
+
+def marched_edges(
+    near: torch.Tensor, far: torch.Tensor, count: int, spacing: Spacing = "piecewise", middle: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The regular edges of `stratified_samples`, as (P+1, N) in s and t.
+
+    Args:
+        near: (N,) distance of the first edge, scene units.
+        far: (N,) distance of the last edge.
+        count: P.
+        spacing: see `stratified_samples`.
+        middle: see `stratified_samples`.
+    Raises:
+        TensorError, ConfigError: as `stratified_samples`.
+
+    Example:
+        >>> marched_edges(torch.zeros(1), torch.full((1,), 8.0), 4, "uniform")[1].T
+        tensor([[0., 2., 4., 6., 8.]])
+    """
+    check_sampling(count, spacing, middle)
+    check("near", near, (None,))
+    check("far", far, (len(near),), near.dtype)
+    s_edges = near.new_empty(count + 1, len(near))
+    t_edges = torch.empty_like(s_edges)
+    if len(near):
+        marching_kernels(near.dtype, spacing).regular(near, far, middle, s_edges, t_edges)
+    return s_edges, t_edges
+
+
+def marched_density(
+    origins: torch.Tensor,
+    directions: torch.Tensor,
+    times: torch.Tensor,
+    t_edges: torch.Tensor,
+    mask_logits: torch.Tensor,
+    static_table: torch.Tensor,
+    dynamic_table: torch.Tensor,
+    mask_spec: GridSpec,
+    static_spec: GridSpec,
+    dynamic_spec: GridSpec,
+    hidden_weights: torch.Tensor,
+    out_weights: torch.Tensor,
+    blend: str = "mst",
+    kind: Contraction = "inf",
+    box: float = 1.0,
+    copies: Copies | None = None,
+    occupied: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Density logits of a proposal as `proposal_density` gives them, for edges (P+1, N) and as (P, N).
+
+    Nothing is looked up in cells that are known to be empty: the logit there is -1e4, no density at all.
+
+    Args:
+        origins: see `proposal_density`, as all that is not said here.
+        directions: (N, 3).
+        times: (N,).
+        t_edges: (P+1, N) distances, scene units.
+        mask_logits: (Em, 1).
+        static_table: (E3, F).
+        dynamic_table: (E4, F).
+        mask_spec: from `mask_spec`.
+        static_spec: 3 axes.
+        dynamic_spec: 4 axes.
+        hidden_weights: (H, L*F), H at most 64.
+        out_weights: (1, H).
+        blend: "mst", "mt", "add" or "static".
+        kind: contraction.
+        box: half edge of a bounded scene.
+        copies: tables in float16.
+        occupied: (C^3 / 32,) int32 from `pack_cells`, a bit for each of C cells along x, y and z; None for all.
+    Returns:
+        (P, N), dtype of origins.
+    Raises:
+        TensorError: wrong shape, dtype, device or layout.
+
+    Example:
+        >>> logits = marched_density(rays.origins, rays.directions, rays.times, t_edges, *tables, *specs, *weights)
+    """
+    dtype, rays = origins.dtype, len(origins)
+    check("origins", origins, (None, 3))
+    check("directions", directions, (rays, 3), dtype)
+    check("times", times, (rays,), dtype)
+    check("t_edges", t_edges, (None, rays), dtype)
+    cells = 0 if occupied is None else round((32 * len(occupied)) ** (1 / 3))
+    if occupied is None:
+        occupied = torch.empty(0, dtype=torch.int32, device=origins.device)
+    check("occupied", occupied, (cells**3 // 32,), torch.int32)
+    hidden = len(hidden_weights)
+    if not 1 <= hidden <= 64:
+        raise TensorError(f"hidden_weights: {hidden} rows; this launch keeps at most 64 in registers")
+    tables = (static_table, dynamic_table) if copies is None else copies
+    logits = origins.new_empty(len(t_edges) - 1, rays)
+    if logits.numel():
+        marched_density_kernels(
+            static_spec.features, hidden, tables[0].dtype, blend, kind, mask_spec.axes, cells > 0
+        ).forward(
+            origins,
+            directions,
+            times,
+            t_edges,
+            box,
+            *(as_words(x.detach()) for x in (mask_logits, *tables)),
+            *Grids(mask_spec, static_spec, dynamic_spec).constants(origins),
+            hidden_weights,
+            out_weights,
+            occupied,
+            cells,
+            logits,
+        )
+    return logits
+
+
+def pack_cells(occupied: torch.Tensor) -> torch.Tensor:
+    """(C^3 / 32,) int32 bits of cells (C, C, C) bool along x, y and z, for `marched_density`.
+
+    Cell (i, j, k) is bit (i C^2 + j C + k) mod 32 of its word, the lowest first; C is a multiple of 4.
+
+    Example:
+        >>> pack_cells(torch.ones(4, 4, 4, dtype=torch.bool))
+        tensor([-1, -1], dtype=torch.int32)
+    """
+    check("occupied", occupied, (None, None, None), torch.bool)
+    words = occupied.reshape(-1, 32).long() << torch.arange(32, device=occupied.device)
+    return words.sum(1).to(torch.int32)
+
+
+def redraw(
+    s_edges: torch.Tensor,
+    t_edges: torch.Tensor,
+    density_logits: torch.Tensor,
+    near: torch.Tensor,
+    far: torch.Tensor,
+    count: int,
+    spacing: Spacing = "piecewise",
+    middle: float = 1.0,
+    padding: float = 0.01,
+) -> Redrawn:
+    """`resample_logits` without jitter, and how much weight there is around each new bin:
+
+        mass_i = sum of w_j over the bins j from the one in which edge i lies to the one in which edge i+1 does
+
+    A proposal bounds the field's weights from above, so a sample of the field in a bin of no mass is not seen.
+
+    Args:
+        s_edges: (P+1, N) in [0, 1]; float32 or float64.
+        t_edges: (P+1, N) distances of the same edges, scene units.
+        density_logits: (P, N).
+        near: (N,) distance at s = 0.
+        far: (N,) distance at s = 1.
+        count: S.
+        spacing: see `stratified_samples`.
+        middle: see `stratified_samples`.
+        padding: added to each weight, see `resample`.
+    Raises:
+        TensorError: wrong shape, dtype, device or layout.
+
+    Example:
+        >>> edges = torch.linspace(0, 1, 5)[:, None]
+        >>> logits = torch.tensor([[-1e4], [30.0], [0.0], [0.0]])
+        >>> redraw(edges, edges, logits, torch.zeros(1), torch.ones(1), 3, "uniform", padding=0.0).mass.T
+        tensor([[1., 1., 1.]])
+    """
+    check_sampling(count, spacing, middle)
+    check("density_logits", density_logits, (None, None))
+    bins, rays = density_logits.shape
+    if bins == 0:
+        raise TensorError("density_logits: expected at least one bin per ray, got shape (0, N)")
+    check("s_edges", s_edges, (bins + 1, rays), density_logits.dtype)
+    check("t_edges", t_edges, (bins + 1, rays), density_logits.dtype)
+    check("near", near, (rays,), density_logits.dtype)
+    check("far", far, (rays,), density_logits.dtype)
+    new_s_edges, new_t_edges = near.new_empty(2, count + 1, rays).unbind()
+    mass = near.new_empty(count, rays)
+    if rays:
+        weights = torch.empty_like(density_logits)
+        marching_kernels(near.dtype, spacing).redraw(
+            s_edges, t_edges, density_logits, near, far, middle, padding, weights, new_s_edges, new_t_edges, mass
+        )
+    return Redrawn(new_s_edges, new_t_edges, mass)
+
+
+def pack(t_edges: torch.Tensor, mass: torch.Tensor, least: float, keep_last: bool) -> Packed:
+    """The samples of each ray around which there is more than `least` mass, moved to the front.
+
+    Args:
+        t_edges: (S+1, N).
+        mass: (S, N) from `redraw`.
+        least: mass of the samples to drop, at most.
+        keep_last: keep the last sample of each ray whatever its mass.
+    Raises:
+        TensorError: wrong shape, dtype, device or layout.
+
+    Example:
+        >>> pack(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([[0.0], [1.0]]), 0.1, False).middles.T
+        tensor([[2., 0.]])
+    """
+    check("mass", mass, (None, None))
+    samples, rays = mass.shape
+    check("t_edges", t_edges, (samples + 1, rays), mass.dtype)
+    middles, widths = torch.zeros(2, samples, rays, dtype=mass.dtype, device=mass.device).unbind()
+    count = torch.zeros(rays, dtype=torch.int32, device=mass.device)
+    if rays:
+        # the spacing plays no part in it
+        marching_kernels(mass.dtype, "uniform").pack(t_edges, mass, least, int(keep_last), middles, widths, count)
+    return Packed(middles, widths, count)
+
+
+def absorb(
+    seen: Seen,
+    rays: torch.Tensor,
+    counts: torch.Tensor,
+    middles: torch.Tensor,
+    widths: torch.Tensor,
+    density_logits: torch.Tensor,
+    color_logits: torch.Tensor,
+    masks: torch.Tensor,
+) -> None:
+    """Go on along some rays, with the sums of `composite`, from where they are; `seen` is changed.
+
+    Args:
+        seen: of N rays.
+        rays: (A,) int64 of them, each once.
+        counts: (A,) int64 samples of each to take, at most K.
+        middles: (A, K) of the samples' bins.
+        widths: (A, K) of their bins.
+        density_logits: (A*K,) float16, float32 or float64, ray after ray.
+        color_logits: (3, A*K) same dtype.
+        masks: (A*K,).
+    Raises:
+        TensorError: wrong shape, dtype, device or layout.
+
+    Example:
+        >>> absorb(seen, rays, counts, middles, widths, found.density_logits, found.color_logits, found.mask)
+    """
+    check("middles", middles, (None, None), seen.color.dtype)
+    some, samples = middles.shape
+    check("rays", rays, (some,), torch.int64)
+    check("counts", counts, (some,), torch.int64)
+    check("widths", widths, (some, samples), middles.dtype)
+    check("density_logits", density_logits, (some * samples,), _LOGITS)
+    check("color_logits", color_logits, (3, some * samples), density_logits.dtype)
+    check("masks", masks, (some * samples,), middles.dtype)
+    if some and samples:
+        state = (seen.color, seen.last_color, seen.depth, seen.median, seen.mask)
+        absorb_kernels(density_logits.dtype).forward(
+            rays, counts, middles, widths, density_logits, color_logits, masks, *state
+        )
