@@ -4,7 +4,7 @@ Letters: C cameras, H, W image size, V voxels, K vertices, T triangles.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,18 +25,18 @@ from msth_taichi.exporting.surfaces import (
     seen_points,
     training_cameras,
 )
-from msth_taichi.lenses import PINHOLE
+from msth_taichi.lenses import ORTHOGRAPHIC, PINHOLE
 from msth_taichi.model.renderer import Mode
 from msth_taichi.scene.cameras import Cameras
 from msth_taichi.training.run import Run
 
 RESOLUTION = 256
-FINEST = 1024
-"""Voxels along the longest edge: four grids of 32 bits of them fill 16 GB."""
+FINEST = 768
+"""Voxels along the longest edge: six grids of 32 bits of them fill 11 GB."""
 
 _BAND = 4.0  # voxels to either side of a surface in which distances count
 _WIDEST = 45.0  # degrees to the axis; beyond, the pixels of a flat image grow large
-_SMALLEST = 0.01  # of the triangles of the largest part; what is smaller and stands alone floats
+_SMALLEST = 0.002  # of the triangles of the largest part; what is smaller and stands alone floats
 _AT_ONCE = 2**21  # voxels looked at together
 _PROBED = 200_000  # points that say where the scene is
 
@@ -139,7 +139,7 @@ def export_mesh(
     grid = _grid(_scene_box(run, time, box, mode, progress), resolution)
     cameras = pinholes(training_cameras(run, pixels=np.inf), 2 * resolution)
     views = list(depth_views(run, time, cameras, mode, progress))
-    positions, normals, triangles = extract(fuse(views, grid, progress))
+    positions, normals, triangles = extract(smoothed(fuse(views, grid, progress)))
     if not len(triangles):
         raise RunError(f"{output}: no surface is seen at time {time:g}; try another --time, --mode or --box")
     positions = grid.corner + grid.edge * positions
@@ -165,23 +165,20 @@ def pinholes(cameras: Cameras, longest: int) -> Cameras:
 
     Args:
         cameras: of any lens.
-        longest: pixels of the longer edge of an image, at most.
+        longest: pixels of the longer edge of the largest image.
     """
-    flat = cameras.lens == PINHOLE
     sizes = cameras.sizes.to(cameras.intrinsics)
-    # of another lens the focal length may count something else than pixels on a plane
-    focal = torch.where(flat[:, None], cameras.intrinsics[:, :2], 0.5 * sizes.amax(1, keepdim=True))
+    focal, middle = cameras.intrinsics.split(2, dim=1)
+    # the others' counts pixels per radian, or as here: about the axis all are alike; an orthographic one's does not
+    focal = torch.where(cameras.lens[:, None] == ORTHOGRAPHIC, 0.0, focal)
     focal = torch.maximum(focal, 0.5 * sizes / np.tan(np.radians(_WIDEST)))
-    middle = torch.where(flat[:, None], cameras.intrinsics[:, 2:], 0.5 * sizes)
-    same = Cameras(
-        cameras.camera_to_world,
-        torch.cat([focal, middle], 1),
-        torch.zeros_like(cameras.distortion),
-        torch.full_like(cameras.lens, PINHOLE),
-        cameras.sizes,
-        cameras.names,
+    flat = replace(
+        cameras,
+        intrinsics=torch.cat([focal, middle], 1),
+        distortion=torch.zeros_like(cameras.distortion),
+        lens=torch.full_like(cameras.lens, PINHOLE),
     )
-    return same.scaled(longest / int(cameras.sizes.max()))
+    return flat.scaled(longest / int(cameras.sizes.max()))
 
 
 def depth_views(run: Run, time: float, cameras: Cameras, mode: Mode, progress: bool = True) -> Iterator[DepthView]:
@@ -219,6 +216,19 @@ def fuse(views: list[DepthView], grid: Grid, progress: bool = True) -> np.ndarra
             weight += counts
         distances[first : first + len(positions)] = torch.where(weight > 0, total / weight, torch.nan).cpu().numpy()
     return distances.reshape(grid.shape)
+
+
+def smoothed(distances: np.ndarray) -> np.ndarray:
+    """The mean of each voxel that is known and those of its 26 neighbours that are; NaN elsewhere.
+
+    Depths of neighbouring pixels differ by steps of the samples along their rays, which would show as ripples.
+    """
+    known = np.isfinite(distances)
+    sums, counts = (
+        torch.nn.functional.avg_pool3d(torch.from_numpy(values.astype(np.float32))[None, None], 3, 1, 1)[0, 0].numpy()
+        for values in (np.where(known, distances, 0), known)
+    )
+    return np.divide(sums, counts, out=np.full_like(distances, np.nan), where=known)
 
 
 def seen_colors(views: list[DepthView], positions: np.ndarray, normals: np.ndarray, edge: float) -> np.ndarray:

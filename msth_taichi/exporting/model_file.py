@@ -41,17 +41,13 @@ class ModelFile:
         config: settings of the run.
         scene: without frames.
         step: training steps done.
-        bits: per value of a table.
         parameters: float32 by name, all that rendering reads.
-        quality: what `export_compact` measured.
     """
 
     config: Config
     scene: Scene
     step: int
-    bits: Bits
     parameters: dict[str, torch.Tensor]
-    quality: dict[str, Any]
 
 
 def encode(model: RadianceField, bits: Bits) -> dict[str, torch.Tensor]:
@@ -106,8 +102,16 @@ def write_model_file(
     tensors: dict[str, torch.Tensor],
     quality: dict[str, Any],
 ) -> None:
-    """Write tensors from `encode` with what is needed to use them; see `ModelFile`.
+    """Write tensors from `encode` with what is needed to use them.
 
+    Args:
+        path: an existing file is replaced.
+        config: settings of the run.
+        scene: its frames are left out.
+        step: training steps done.
+        bits: that tables were encoded in.
+        tensors: from `encode`.
+        quality: what `export_compact` measured; for who looks into the header.
     Raises:
         RunError: the system refuses a write.
     """
@@ -145,9 +149,7 @@ def read_model_file(path: Path) -> ModelFile:
             parse_config(facts["config"], [], str(path)),
             scene_from_description(facts["scene"]),
             int(facts["step"]),
-            facts["bits"],
             decode(tensors),
-            facts["quality"],
         )
     except RunError:
         raise

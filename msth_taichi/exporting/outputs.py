@@ -68,7 +68,7 @@ def write_series(
         raise RunError(f"{folder}: is a file; several times go into a folder, so give the name of one")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise RunError(f"{folder}: not empty; pass --overwrite to replace its frames or choose another --output")
-    unfinished = folder / ".unfinished"
+    new, unfinished = not folder.exists(), folder / ".unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
     try:
         names = [f"frame_{index:05d}.ply" for index in range(len(times))]
@@ -80,3 +80,5 @@ def write_series(
         return [(unfinished / name).replace(folder / name) for name in names]
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+        if new and folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()

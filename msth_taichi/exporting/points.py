@@ -25,6 +25,7 @@ from msth_taichi.training.run import Run
 POINTS = 1_000_000
 
 _SEEN = 4  # pixels for each point, so that one stands for several views of it
+_HALVINGS = 20  # of the ratio between an edge that is too small and one that is not
 _FINEST = 2**20  # voxels along an axis, of which three fit into one number of 64 bits
 
 
@@ -76,16 +77,13 @@ def export_points(
 
 
 def thinned(points: Points, most: int) -> Points:
-    """At most `most` points: the means of all in one voxel, with voxels as small as that allows.
-
-    The edge is found by halving: 12 times, so within a part in 4000 of the extent.
-    """
+    """At most `most` points: the means of all in one voxel, with voxels nearly as small as that allows."""
     if len(points) <= most:
         return points
     low, high = points.positions.min(0), points.positions.max(0)
     extent = float((high - low).max())
     small, large = extent / _FINEST, extent + 1e-9
-    for _ in range(20):
+    for _ in range(_HALVINGS):
         edge = (small * large) ** 0.5
         if len(np.unique(_voxels(points.positions - low, edge))) > most:
             small = edge

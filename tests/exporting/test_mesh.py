@@ -5,8 +5,8 @@ import pytest
 
 from msth_taichi.errors import RunError
 from msth_taichi.exporting import mesh
-from msth_taichi.exporting.mesh import export_mesh, extract, pinholes
-from msth_taichi.lenses import EQUIRECTANGULAR, PINHOLE
+from msth_taichi.exporting.mesh import export_mesh, extract, pinholes, smoothed
+from msth_taichi.lenses import EQUIRECTANGULAR, FISHEYE, ORTHOGRAPHIC, PINHOLE
 from msth_taichi.scene.cameras import make_cameras
 from tests.exporting.conftest import TRANSFORM, read_ply
 
@@ -46,6 +46,16 @@ def test_what_is_unknown_stays_open_and_small_parts_go():
     assert not len(extract(np.ones((4, 4, 4), np.float32))[2])
 
 
+def test_smoothing_is_the_mean_of_what_is_known():
+    distances = np.full((4, 4, 4), np.nan, np.float32)
+    distances[1, 1, 1], distances[1, 1, 2], distances[3, 3, 3] = 1, 3, 5
+    found = smoothed(distances)
+    assert np.isfinite(found).tolist() == np.isfinite(distances).tolist()
+    assert found[np.isfinite(found)].tolist() == pytest.approx([2, 2, 5])
+    plane = np.broadcast_to(np.arange(6, dtype=np.float32) - 2.5, (6, 6, 6))
+    assert np.allclose(smoothed(plane)[:, :, 1:-1], plane[:, :, 1:-1], atol=1e-6)
+
+
 def test_a_wall_becomes_a_sheet_in_the_users_coordinates(wall_run, tmp_path):
     pytest.importorskip("skimage")
     export_mesh(wall_run, tmp_path / "a.ply", 0.5, resolution=24, progress=False)
@@ -69,11 +79,11 @@ def test_nothing_to_see_is_told(wall_run, tmp_path):
 
 
 def test_any_lens_is_seen_through_as_a_pinhole():
-    pose = np.eye(4)[None, :3].repeat(3, 0)
-    lens = [PINHOLE, PINHOLE, EQUIRECTANGULAR]
-    intrinsics = [[40.0, 40, 30, 20], [5.0, 5, 32, 24], [10.2, 15.3, 32, 24]]
-    cameras = make_cameras(pose, intrinsics, np.zeros((3, 8)), lens, [[64, 48]] * 3, ("narrow", "wide", "panorama"))
-    flat = pinholes(cameras, 128)
-    assert flat.lens.tolist() == [PINHOLE] * 3 and flat.sizes.tolist() == [[128, 96]] * 3
-    assert flat.intrinsics[0].tolist() == [80, 80, 60, 40]
-    assert (flat.sizes[1:] / flat.intrinsics[1:, :2]).max() <= 2.0001, "no wider than 45 degrees to each side"
+    pose = np.eye(4)[None, :3].repeat(4, 0)
+    lens = [PINHOLE, FISHEYE, EQUIRECTANGULAR, ORTHOGRAPHIC]
+    intrinsics = [[40.0, 40, 30, 20], [35.0, 36, 32, 24], [10.2, 15.3, 32, 24], [500.0, 500, 32, 24]]
+    names = ("pinhole", "fisheye", "panorama", "orthographic")
+    flat = pinholes(make_cameras(pose, intrinsics, np.ones((4, 8)), lens, [[64, 48]] * 4, names), 128)
+    assert flat.lens.tolist() == [PINHOLE] * 4 and flat.sizes.tolist() == [[128, 96]] * 4 and not flat.distortion.any()
+    assert flat.intrinsics[:2].tolist() == [[80, 80, 60, 40], [70, 72, 64, 48]]
+    assert np.allclose(flat.sizes[2:] / flat.intrinsics[2:, :2], 2), "45 degrees to each side"

@@ -96,6 +96,9 @@ def test_a_series_that_fails_leaves_what_was_there(wall_run, tmp_path):
         write_series(fail, folder, [0.0, 0.5], overwrite=True, progress=False)
     assert [path.name for path in folder.iterdir()] == ["frame_00000.ply"]
     assert (folder / "frame_00000.ply").read_bytes() == before
+    with pytest.raises(RunError, match="full"):
+        write_series(fail, tmp_path / "new", [0.5], progress=False)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
