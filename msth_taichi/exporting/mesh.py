@@ -36,7 +36,7 @@ FINEST = 768
 
 _BAND = 4.0  # voxels to either side of a surface in which distances count
 _WIDEST = 45.0  # degrees to the axis; beyond, the pixels of a flat image grow large
-_SMALLEST = 0.002  # of the triangles of the largest part; what is smaller and stands alone floats
+_SMALLEST, _SHARE = 64, 0.002  # triangles, and share of those of the largest part; what is smaller and alone floats
 _AT_ONCE = 2**21  # voxels looked at together
 _PROBED = 200_000  # points that say where the scene is
 
@@ -295,7 +295,7 @@ def _large_parts(triangles: np.ndarray, count: int) -> np.ndarray:
     edges = sparse.coo_matrix((np.ones(len(ends), bool), ends.T), (count, count))
     part = graph.connected_components(edges, directed=False)[1][triangles[:, 0]]
     size = np.bincount(part, minlength=1)
-    return triangles[size[part] >= _SMALLEST * size.max()]
+    return triangles[size[part] >= max(_SMALLEST, _SHARE * size.max())]
 
 
 def _vertex_normals(positions: np.ndarray, triangles: np.ndarray) -> np.ndarray:

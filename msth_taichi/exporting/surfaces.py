@@ -98,7 +98,7 @@ def _of_camera(run: Run, time: float, camera: Cameras, mode: Mode) -> Points:
     normals = surface_normals(positions)
     facing = (normals * directions).sum(-1)
     normals = torch.where(facing[..., None] > 0, -normals, normals)
-    kept = facing.abs() > _GRAZING
+    kept = depth.isfinite() & (facing.abs() > _GRAZING)
     found = (positions.double(), normals, image["rgb"])
     return Points(*(values[kept].cpu().numpy() for values in found))
 
