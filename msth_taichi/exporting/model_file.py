@@ -53,7 +53,7 @@ class ModelFile:
 def encode(model: RadianceField, bits: Bits) -> dict[str, torch.Tensor]:
     """A model's parameters as they are stored: tables and masks in `bits` bits, the rest in float32.
 
-    Tables in 16 bits are float16, which is what a GPU computes with anyway.
+    Tables in 16 bits are float16, which is what a GPU reads anyway.
     """
     specs = _specs(model)
     tensors = {}
