@@ -24,7 +24,7 @@ app = typer.Typer(
 
 Arch = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes CUDA where torch sees a GPU.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --output.")]
-Run = Annotated[Path, typer.Argument(help="A run folder, as written by msth train.")]
+Run = Annotated[Path, typer.Argument(help="A run folder of msth train, or a model file of msth export.")]
 
 
 # click's UsageError, wherever it lives: newer versions of typer carry a copy of click and do not import it
@@ -196,8 +196,49 @@ def render(
 
 
 @app.command()
+def export(
+    run: Run,
+    to: Annotated[str, typer.Option(help="points, mesh, cameras or compact.")],
+    output: Annotated[Path, typer.Option(help="File to write (ply, json, safetensors), or folder with --times.")],
+    time: Annotated[float, typer.Option(help="Time in [0, 1] of points and mesh.")] = 0.0,
+    times: Annotated[int | None, typer.Option(help="Points or meshes of so many times, as a folder of files.")] = None,
+    mode: Annotated[str, typer.Option(help="full, static or dynamic, for points and mesh.")] = "full",
+    box: Annotated[
+        str | None, typer.Option(help="x0,y0,z0,x1,y1,z1 kept of points and mesh; default: nearly all that is seen.")
+    ] = None,
+    points: Annotated[int, typer.Option(help="Points at most.")] = 1_000_000,
+    resolution: Annotated[int, typer.Option(help="Voxels along the mesh's longest edge.")] = 256,
+    bits: Annotated[int, typer.Option(help="Of a compact model's table values: 16 or 8.")] = 8,
+    data: Annotated[Path | None, typer.Option(help="The data set, where it has moved, to measure the loss by.")] = None,
+    step: Annotated[int | None, typer.Option(min=0, help="Checkpoint to load; default: the last.")] = None,
+    arch: Arch = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a run as a point cloud, a mesh, cameras or one small model file, in your own coordinates."""
+    from msth_taichi.exporting.export import export as export_to
+    from msth_taichi.training.run import load_run
+
+    lines = export_to(
+        load_run(run, step=step, arch=arch),
+        to,
+        output,
+        time=time,
+        times=times,
+        mode=mode,
+        box=box,
+        points=points,
+        resolution=resolution,
+        bits=bits,
+        data=data,
+        overwrite=overwrite,
+    )
+    for line in lines:
+        print(line)
+
+
+@app.command()
 def info(
-    target: Annotated[str, typer.Argument(metavar="DATA-or-RUN", help="A data set or a run folder.")],
+    target: Annotated[str, typer.Argument(metavar="DATA-or-RUN", help="A data set, a run folder or a model file.")],
 ) -> None:
     """Describe a data set or a run."""
     from msth_taichi.evaluation.report import info_lines

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from msth_taichi.config import DataConfig, load_preset
+from msth_taichi.errors import MsthError
 from msth_taichi.grids import GridSpec
 from msth_taichi.ops.hash_grid import hash_grid
 
@@ -419,3 +420,16 @@ def test_full_sizes_are_refused_on_a_cpu(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and "--small" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_export(tiny_run, tmp_path):
+    bench = module("bench_export")
+    rows = bench.measure_run(tiny_run.path, None, every=2)
+    assert [row["bits"] for row in rows] == [16, 8] and {row["images"] for row in rows} == {2}
+    assert all(abs(row["loss"]) < 0.1 and row["megabytes"] < row["megabytes_float32"] for row in rows)
+    assert not (tiny_run.path / "eval").exists()
+    page = bench.page({"stamp": STAMP, "rows": rows})
+    assert [cells[2] for cells in table_rows(page)] == ["bits", "16", "8"] and "commit abc" in page
+    assert bench.parse_data("a=b/c") == ("a", Path("b/c"))
+    with pytest.raises(MsthError, match="--data a: expected NAME=PATH"):
+        bench.parse_data("a")

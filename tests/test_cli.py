@@ -93,7 +93,7 @@ def test_help_lists_the_verbs(msth):
     for arguments in ((), ("--help",)):
         status, out, _ = msth(*arguments)
         assert status == 0
-        assert all(verb in out for verb in ("demo", "train", "eval", "render", "info", "cache", "presets"))
+        assert all(verb in out for verb in ("demo", "train", "eval", "render", "export", "info", "cache", "presets"))
 
 
 def test_presets_have_descriptions(msth):
@@ -142,6 +142,8 @@ def test_output_is_the_result_alone():
         (["info", "nowhere"], "nowhere: no such data set"),
         (["eval", "RUN"], "RUN: not a run folder"),
         (["render", "RUN", "--output", "out.mp4"], "RUN: not a run folder"),
+        (["export", "RUN", "--to", "points", "--output", "out.ply"], "RUN: not a run folder"),
+        (["export", "RUN", "--output", "out.ply"], "--to"),
         (["info", "synthetic:framse=3"], "did you mean 'frames'?"),
         (["info", "synthetic:frames=0"], "frames"),
     ],
@@ -153,7 +155,10 @@ def test_bad_requests_get_one_line_and_write_nothing(arguments, says, refused, t
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("verb", [["eval"], ["render", "--output=out.mp4"], ["info"]], ids=lambda verb: verb[0])
+EXPORT = ["export", "--to=points", "--output=out.ply"]
+
+
+@pytest.mark.parametrize("verb", [["eval"], ["render", "--output=out.mp4"], EXPORT, ["info"]], ids=lambda verb: verb[0])
 @pytest.mark.parametrize("kind", ["file", "empty folder", "data set"])
 def test_what_is_no_run_is_refused(verb, kind, refused, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -318,6 +323,44 @@ def test_an_existing_render_stays_as_it_was(refused, tiny_run_copy, tmp_path):
     (tmp_path / "out.mp4").write_bytes(b"mine")
     assert "--overwrite" in refused("render", tiny_run_copy, "--output", tmp_path / "out.mp4")
     assert (tmp_path / "out.mp4").read_bytes() == b"mine"
+
+
+def test_exports_write_what_they_print(msth, tiny_run, tmp_path):
+    cloud, cameras, model = (tmp_path / name for name in ("a.ply", "a.json", "a.safetensors"))
+    assert msth("export", tiny_run.path, "--to=points", "--output", cloud)[:2] == (0, f"{cloud}\n")
+    assert msth("export", tiny_run.path, "--to=cameras", "--output", cameras)[:2] == (0, f"{cameras}\n")
+    status, out, _ = msth("export", tiny_run.path, "--to=points", "--times=2", "--output", tmp_path / "clouds")
+    assert status == 0 and "2 files, from time 0 to 0.75" in out and len(list((tmp_path / "clouds").iterdir())) == 2
+    status, out, _ = msth("export", tiny_run.path, "--to=compact", "--output", model)
+    assert status == 0 and "4 test views: PSNR" in out and "dB lost" in out
+    assert all(file.stat().st_size for file in (cloud, cameras, model))
+    assert "step     10 of 10" in msth("info", model)[1]
+    status, out, _ = msth("eval", model, "--every=4")
+    assert status == 0 and f"report {tmp_path / 'a.results' / 'eval'}" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--to=voxels"], "--to voxels: unknown; use one of points, mesh, cameras, compact"),
+        (["--to=points", "--output=a.obj"], "ends in .ply"),
+        (["--to=points", "--time=-0.1"], "time -0.1"),
+        (["--to=points", "--times=0"], "--times 0"),
+        (["--to=points", "--mode=moving"], "mode 'moving': unknown"),
+        (["--to=points", "--box=0,0,0,1"], "--box 0,0,0,1: no box; write x0,y0,z0,x1,y1,z1"),
+        (["--to=points", "--box=a"], "--box a: not numbers"),
+        (["--to=compact", "--times=3", "--output=a.safetensors"], "--times 3: is for points and mesh"),
+        (["--to=compact", "--bits=4", "--output=a.safetensors"], "--bits 4: unknown"),
+        (["--to=compact", "--data=nowhere", "--output=a.safetensors"], "nowhere: no such data set"),
+        (["--to=cameras", "--output=a.ply"], "ends in .json"),
+        (["--to=points", "--step=12345"], "12345"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_exports_get_one_line_and_write_nothing(options, says, refused, tiny_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert says in refused("export", tiny_run.path, *(["--output=a.ply", *options]))
+    assert not list(tmp_path.iterdir())
 
 
 DATA = "synthetic:cameras=3,test_cameras=1,frames=4,width=24,height=18"  # of the fixture tiny_scene

@@ -20,9 +20,10 @@ DOORS = {
     "checking": {"reference", "scene"},
     "sampling": {"kernels", "ops", "scene"},
     "model": {"kernels", "ops", "scene"},
-    "evaluation": {"kernels", "ops", "scene", "sampling", "model", "training", "rendering"},
+    "evaluation": {"kernels", "ops", "scene", "sampling", "model", "training", "rendering", "exporting"},
     "rendering": {"kernels", "ops", "scene", "sampling", "model", "training"},
-    "training": {"kernels", "ops", "scene", "sampling", "model", "evaluation", "rendering"},
+    "training": {"kernels", "ops", "scene", "sampling", "model", "evaluation", "rendering", "exporting"},
+    "exporting": {"scene", "model", "training", "evaluation"},
 }
 
 

@@ -137,7 +137,7 @@ def page_path(run: Run, split: str | None = None) -> Path:
         PosixPath('runs/demo/eval/step-00001100.md')
     """
     split = split or run.config.evaluation.split
-    return run.path / "eval" / f"step-{run.step:08d}{'' if split == 'test' else f'-{split}'}.md"
+    return run.results / "eval" / f"step-{run.step:08d}{'' if split == 'test' else f'-{split}'}.md"
 
 
 def scene_of(run: Run, data: Path | None = None) -> Scene:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from msth_taichi.exporting.model_file import SUFFIX
 from msth_taichi.scene.cameras import Cameras
 from msth_taichi.scene.scene import Images, Scene, load_scene
 from msth_taichi.training.run import Run, load_run
@@ -42,12 +43,12 @@ def evaluation_lines(result: dict[str, Any]) -> list[str]:
 
 
 def info_lines(target: str) -> list[str]:
-    """What there is to know about a data set or a run folder without training.
+    """What there is to know about a data set or a run without training.
 
     Raises:
         MsthError: neither a data set nor a run.
     """
-    if (Path(target) / "config.toml").is_file():
+    if Path(target).suffix == SUFFIX or (Path(target) / "config.toml").is_file():
         return run_lines(load_run(Path(target)))
     return scene_lines(load_scene(target))
 
@@ -91,7 +92,7 @@ def run_lines(run: Run) -> list[str]:
     metrics = _last_line(run.path / "metrics.jsonl")
     if metrics:
         lines.append("training " + ", ".join(f"{k} {v:.5g}" for k, v in metrics.items() if isinstance(v, int | float)))
-    evaluations = sorted((run.path / "eval").glob("step-*.json"))
+    evaluations = sorted((run.results / "eval").glob("step-*.json"))
     if evaluations:
         result = json.loads(evaluations[-1].read_text())
         lines.append("eval     step {}: PSNR {}, SSIM {}".format(result["step"], *_quality(result)))

@@ -3,12 +3,16 @@
 Letters: C cameras.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+
+from msth_taichi.errors import DataError
+from msth_taichi.lenses import PINHOLE
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,3 +114,29 @@ def make_cameras(
         torch.from_numpy(np.asarray(sizes, np.int64).reshape(count, 2)),
         tuple(names),
     )
+
+
+def perspective_camera(camera_to_world: Any, fov: float, size: tuple[int, int], name: str = "camera") -> Cameras:
+    """One pinhole camera.
+
+    Args:
+        camera_to_world: (3, 4) pose, OpenGL axes, scene units; `scene.transform.apply_poses` makes it of the user's.
+        fov: vertical field of view, degrees.
+        size: width and height, pixels.
+        name: what to call it.
+    Raises:
+        DataError: a field of view or size of no camera.
+
+    Example:
+        >>> pose = scene.transform.apply_poses(np.eye(4)[:3])
+        >>> perspective_camera(pose, fov=50, size=(640, 360)).size(0)
+        (640, 360)
+    """
+    width, height = size
+    if not 0 < fov < 180:
+        raise DataError(f"fov {fov}: no vertical field of view; use degrees above 0 and below 180, such as 50")
+    if min(size) < 1:
+        raise DataError(f"size {width} x {height}: no image; use whole numbers of pixels, such as (640, 360)")
+    focal = 0.5 * height / math.tan(math.radians(fov) / 2)
+    lens = [focal, focal, width / 2, height / 2]
+    return make_cameras([camera_to_world], [lens], [[0.0] * 8], [PINHOLE], [size], (name,))

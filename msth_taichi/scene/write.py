@@ -83,7 +83,7 @@ def _entries(scene: Scene, images: Images) -> list[dict[str, Any]]:
     entries = []
     if isinstance(source, ImageSource):
         for camera, key, time in zip(cameras, keys, times, strict=True):
-            entry = {"file_path": source.files[key], "time": _shortest(time), **_camera(scene, camera)}
+            entry = {"file_path": source.files[key], "time": _shortest(time), **camera_entry(scene, camera)}
             mask = source.masks[key] if source.masks else None
             depth = source.depths[key] if source.depths else None
             entry |= {} if mask is None else {"mask_path": mask}
@@ -95,7 +95,7 @@ def _entries(scene: Scene, images: Images) -> list[dict[str, Any]]:
         seen.setdefault(camera, []).append(key)
     for camera, of_camera in seen.items():
         video, start = divmod(min(of_camera), source.num_frames)
-        entry = {"file_path": source.files[video], "camera": scene.cameras.names[camera], **_camera(scene, camera)}
+        entry = {"file_path": source.files[video], "camera": scene.cameras.names[camera], **camera_entry(scene, camera)}
         rate = _rate(np.sort(of_camera) - min(of_camera))
         entry |= {"start_frame": start} if start else {}
         entries.append(entry | ({"camera_fps": rate * scene.fps} if rate != 1 else {}))
@@ -114,7 +114,7 @@ def _rate(frames: np.ndarray) -> float:
     return slope
 
 
-def _camera(scene: Scene, row: int) -> dict[str, Any]:
+def camera_entry(scene: Scene, row: int) -> dict[str, Any]:
     """Lens, size and pose of a camera, in the user's coordinates."""
     cameras = scene.cameras
     lens = int(cameras.lens[row])

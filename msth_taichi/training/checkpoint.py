@@ -106,7 +106,19 @@ def load_model(folder: Path, model: nn.Module) -> None:
         RunError: a file is missing or truncated, or the model has other sizes.
     """
     path = folder / "model.safetensors"
-    tensors = _load(path)
+    load_parameters(_load(path), model, path)
+
+
+def load_parameters(tensors: dict[str, torch.Tensor], model: nn.Module, path: Path) -> None:
+    """Copy tensors into the parameters of a model that have their names.
+
+    Args:
+        tensors: one for each parameter.
+        model: changed in place.
+        path: the file they are from, for errors.
+    Raises:
+        RunError: the model has other parameters, or of other sizes.
+    """
     parameters = dict(model.named_parameters())
     different = sorted(tensors.keys() ^ parameters.keys())
     if different:

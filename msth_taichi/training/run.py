@@ -1,20 +1,38 @@
-"""A run folder, opened: settings, scene and field, ready to render without the data set."""
+"""A trained run, opened: settings, scene and field, ready to render without the data set."""
 
+import difflib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
+import numpy as np
 import torch
 
 import msth_taichi
 from msth_taichi.config import Config, dump_config, load_config
 from msth_taichi.errors import ConfigError, RunError
+from msth_taichi.exporting.model_file import read_model_file
 from msth_taichi.files import write_json, write_text
 from msth_taichi.kernels import runtime
-from msth_taichi.model.renderer import Mode, RadianceField, render_image
-from msth_taichi.scene.cameras import Cameras
+from msth_taichi.model.renderer import MODES, Mode, RadianceField, render_image
+from msth_taichi.rendering.paths import look_at
+from msth_taichi.scene.cameras import Cameras, perspective_camera
 from msth_taichi.scene.scene import Scene, describe, scene_from_description
-from msth_taichi.training.checkpoint import checkpoint_path, load_model, read_state
+from msth_taichi.training.checkpoint import checkpoint_path, load_model, load_parameters, read_state
+
+_NAMED = 5  # cameras that an error lists
+
+
+class RenderedImage(TypedDict):
+    """One frame, on the run's device: rgb (H, W, 3) in [0, 1]; depth (H, W), median distance along the ray, scene
+    units; accumulation (H, W), how much of a ray is absorbed; mask (H, W), 1 where what it sees is static."""
+
+    rgb: torch.Tensor
+    depth: torch.Tensor
+    accumulation: torch.Tensor
+    mask: torch.Tensor
 
 
 @dataclass
@@ -22,11 +40,15 @@ class Run:
     """A trained field with what is needed to use it.
 
     Args:
-        path: the run folder.
+        path: the run folder, or the model file that was opened.
         config: its settings.
         scene: cameras, splits, normalisation and bounds; without frames.
         model: on the device, in evaluation mode.
         step: training steps done.
+
+    Example:
+        >>> run = load_run("runs/demo")
+        >>> image = run.render("cam00", time=0.5)["rgb"]
     """
 
     path: Path
@@ -35,20 +57,80 @@ class Run:
     model: RadianceField
     step: int
 
-    def render(self, cameras: Cameras, time: float, index: int = 0, mode: Mode = "full") -> dict[str, torch.Tensor]:
-        """One frame: rgb (H, W, 3), depth, accumulation and mask (H, W); see `render_image`.
+    @property
+    def results(self) -> Path:
+        """Folder of evaluations: the run folder; of a model file NAME.safetensors, NAME.results beside it."""
+        return self.path.with_suffix(".results") if self.path.is_file() else self.path
+
+    def render(self, camera: str | int | Cameras, time: float, *, mode: Mode = "full") -> RenderedImage:
+        """One frame.
 
         Args:
-            cameras: in scene units, such as `run.scene.cameras`.
-            time: in [0, 1].
-            index: which of the cameras.
-            mode: "full", "static" or "dynamic".
+            camera: name or row of a camera of the scene; or one of your own, see `look_at`.
+            time: in [0, 1]: frame / number of frames.
+            mode: "full"; "static" without what moves, or "dynamic", what moves alone.
+        Raises:
+            RunError: no such camera, a time out of range or an unknown mode.
 
         Example:
-            >>> run = load_run("runs/demo")
-            >>> image = run.render(run.scene.cameras, time=0.5)["rgb"]
+            >>> run.render("cam00", time=0.5)["depth"].shape
+            torch.Size([96, 128])
         """
-        return render_image(self.model, cameras, index, time, mode=mode)
+        if not 0 <= time <= 1:
+            raise RunError(f"time {time}: outside of the scene; use a number from 0 (first frame) to 1")
+        if mode not in MODES:
+            raise RunError(f"mode '{mode}': unknown; use one of {', '.join(MODES)}")
+        return render_image(self.model, self.camera(camera), 0, time, mode=mode)  # type: ignore[return-value]
+
+    def camera(self, which: str | int | Cameras) -> Cameras:
+        """One camera of the scene by name or row, in scene units; one `Cameras` as it is.
+
+        Raises:
+            RunError: none of that name or number, or not one.
+
+        Example:
+            >>> run.render(run.camera("cam00").scaled(0.5), time=0.5)["rgb"].shape
+            torch.Size([48, 64, 3])
+        """
+        cameras = self.scene.cameras
+        if isinstance(which, Cameras):
+            if len(which) != 1:
+                raise RunError(f"{len(which)} cameras given where one is seen through; choose by cameras.select([0])")
+            return which
+        if isinstance(which, str):
+            if which not in cameras.names:
+                near = difflib.get_close_matches(which, cameras.names, n=_NAMED, cutoff=0.6) or cameras.names[:_NAMED]
+                raise RunError(f"camera '{which}': none of the {len(cameras)} of the scene; such are {', '.join(near)}")
+            return cameras.select([cameras.names.index(which)])
+        if not 0 <= which < len(cameras):
+            raise RunError(f"camera {which}: the scene has cameras 0 to {len(cameras) - 1}")
+        return cameras.select([which])
+
+    def look_at(
+        self,
+        position: Sequence[float],
+        target: Sequence[float],
+        *,
+        fov: float = 50.0,
+        size: tuple[int, int] | None = None,
+    ) -> Cameras:
+        """A new camera, the mean up axis of the scene's pointing up in its image.
+
+        Args:
+            position: (3,) where it stands, the user's coordinates.
+            target: (3,) what is in the middle of its image, the user's coordinates.
+            fov: vertical field of view, degrees.
+            size: width and height of its image, pixels; default: those of the scene's first camera.
+        Raises:
+            DataError: a field of view or size of no camera.
+
+        Example:
+            >>> camera = run.look_at(position=(0.0, -0.9, 0.3), target=(0.0, 0.0, 0.0), fov=70)
+            >>> image = run.render(camera, time=0.5)["rgb"]
+        """
+        ends = self.scene.transform.apply_points(np.stack([position, target]))
+        up = self.scene.cameras.camera_to_world[:, :, 1].double().mean(0).numpy()
+        return perspective_camera(look_at(ends[0], ends[1], up), fov, size or self.scene.cameras.size(0))
 
 
 def write_run(path: Path, config: Config, scene: Scene) -> None:
@@ -72,29 +154,58 @@ def require_free(path: Path, overwrite: bool) -> None:
 
 
 def load_run(path: str | Path, step: int | None = None, arch: str = "auto") -> Run:
-    """Open a run folder.
+    """Open a run folder, or the model file that `msth export --to compact` made of one.
 
     Args:
-        path: as `msth train --output` wrote it.
-        step: checkpoint to load; default: the last.
+        path: as `msth train --output` or `msth export --output` wrote it.
+        step: checkpoint to load; default: the last. A model file has one.
         arch: "auto", "cpu" or "cuda".
     Raises:
-        RunError: not a run folder, no checkpoint, or a damaged one.
+        RunError: not a run, no checkpoint, or a damaged one.
         ConfigError, DataError: config.toml or scene.json is damaged.
         DeviceError: no such device.
+
+    Example:
+        >>> run = load_run("runs/demo")
+        >>> image = run.render("cam00", time=0.5)["rgb"]
     """
     path = Path(path)
+    if path.is_file():
+        return _load_file(path, step, arch)
     if not (path / "config.toml").is_file():
         raise RunError(f"{path}: not a run folder (no config.toml); give the folder that msth train wrote")
     config = load_config(path / "config.toml")
     scene = read_scene(path)
     folder = checkpoint_path(path, step)
     device = runtime.init(arch, threads=config.training.threads)  # type: ignore[arg-type]
-    model = RadianceField(config, scene.box, scene.images("train").camera.unique())
+    model = make_model(config, scene)
     load_model(folder, model)
+    return Run(path, config, scene, ready(model, device), read_state(folder).step)
+
+
+def _load_file(path: Path, step: int | None, arch: str) -> Run:
+    file = read_model_file(path)
+    if step not in (None, file.step):
+        raise RunError(f"{path}: holds step {file.step} alone, not {step}; leave --step out or give the run folder")
+    device = runtime.init(arch, threads=file.config.training.threads)  # type: ignore[arg-type]
+    model = make_model(file.config, file.scene, for_training=False)
+    load_parameters(file.parameters, model, path)
+    return Run(path, file.config, file.scene, ready(model, device), file.step)
+
+
+def make_model(config: Config, scene: Scene, for_training: bool = True) -> RadianceField:
+    """A new model for a scene; without what only training reads, if it is not for that."""
+    model = RadianceField(config, scene.box, scene.images("train").camera.unique())
+    if not for_training:
+        model.uncertainty = None
+    return model
+
+
+def ready(model: RadianceField, device: torch.device) -> RadianceField:
+    """The same model on a device, to be used and no longer trained."""
     model.to(device).requires_grad_(False).eval()
-    model.compute = compute_dtype(config, device)
-    return Run(path, config, scene, model, read_state(folder).step)
+    model.compute = compute_dtype(model.config, device)
+    return model
 
 
 def read_scene(path: Path) -> Scene:

@@ -26,7 +26,7 @@ from msth_taichi.errors import ConfigError, DivergenceError
 from msth_taichi.files import unwritable, write_text
 from msth_taichi.kernels import runtime
 from msth_taichi.model.losses import losses, masked_fields
-from msth_taichi.model.renderer import RadianceField, anneal_exponent
+from msth_taichi.model.renderer import anneal_exponent
 from msth_taichi.sampling import make_sampler, require_suited
 from msth_taichi.scene.depths import DepthStore
 from msth_taichi.scene.frames import FrameStore
@@ -36,7 +36,7 @@ from msth_taichi.training.bounds import with_bounds
 from msth_taichi.training.checkpoint import State, checkpoint_path, checkpoint_steps, load_training, save_checkpoint
 from msth_taichi.training.collapse import CollapseWatch, explained
 from msth_taichi.training.grid_adam import GridAdam
-from msth_taichi.training.run import Run, compute_dtype, require_free, write_run
+from msth_taichi.training.run import Run, compute_dtype, make_model, require_free, write_run
 from msth_taichi.training.schedules import learning_rate, proposals_are_due
 
 
@@ -112,7 +112,7 @@ class Trainer:
         compute = compute_dtype(config, device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            self.model = RadianceField(config, scene.box, scene.images("train").camera.unique()).to(device)
+            self.model = make_model(config, scene).to(device)
         self.model.compute = compute
         self.optimizer = self._make_optimizer()
         self.generator = torch.Generator(device).manual_seed(settings.seed)

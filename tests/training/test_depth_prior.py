@@ -123,7 +123,7 @@ def held_out_error(run: Run, truth: Scene) -> float:
     images, tests = run.scene.images("test"), truth.images("test")
     found = []
     for k, camera in enumerate(images.camera.tolist()):
-        depth = run.render(run.scene.cameras.select([camera]), float(images.time[k]))["depth"]
+        depth = run.render(camera, float(images.time[k]))["depth"]
         found.append(depth_errors(depth / run.scene.transform.scale, tests.depth(k))["depth_error_relative"])
     return sum(found) / len(found)
 

@@ -1,16 +1,21 @@
 """Run folders: opened without the data set, and never replaced by accident."""
 
+import dataclasses
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
+from msth_taichi.checking.geometry import project
 from msth_taichi.config import load_config
 from msth_taichi.errors import ConfigError, DataError, RunError
 from msth_taichi.evaluation.evaluate import evaluate
 from msth_taichi.evaluation.report import run_lines
-from msth_taichi.training.run import compute_dtype, load_run, read_scene, require_free, write_run
+from msth_taichi.model.renderer import render_image
+from msth_taichi.scene.normalize import SceneTransform
+from msth_taichi.training.run import RenderedImage, compute_dtype, load_run, read_scene, require_free, write_run
 from msth_taichi.training.trainer import train
 from tests.settings import changed
 
@@ -21,11 +26,67 @@ def test_a_loaded_run_renders_what_the_trained_one_did(tiny_run):
     assert loaded.config == tiny_run.config
     assert not loaded.model.training and not any(p.requires_grad for p in loaded.model.parameters())
     for mode in ("full", "static", "dynamic"):
-        expected = tiny_run.render(tiny_run.scene.cameras, 0.5, index=3, mode=mode)
-        image = loaded.render(loaded.scene.cameras, 0.5, index=3, mode=mode)
+        expected = tiny_run.render(3, 0.5, mode=mode)
+        image = loaded.render(3, 0.5, mode=mode)
         for name, values in expected.items():
             assert torch.allclose(image[name], values, atol=1e-6), (mode, name)
     assert image["rgb"].shape == (18, 24, 3)
+
+
+def test_a_camera_is_a_name_a_number_or_one_of_ones_own(tiny_run):
+    expected = render_image(tiny_run.model, tiny_run.scene.cameras, 3, 0.5)
+    for camera in ("test00", 3, tiny_run.scene.cameras.select([3])):
+        image = tiny_run.render(camera, 0.5)
+        assert image.keys() == RenderedImage.__annotations__.keys() == expected.keys()
+        assert all(torch.equal(image[name], expected[name]) for name in expected)
+    assert tiny_run.render(tiny_run.camera("test00").scaled(0.5), 0.5)["depth"].shape == (9, 12)
+
+
+@pytest.mark.parametrize(
+    ("camera", "time", "says"),
+    [
+        ("cam99", 0.5, "camera 'cam99': none of the 4 of the scene; such are cam0"),
+        ("left", 0.5, "such are cam00, cam01"),
+        (4, 0.5, "camera 4: the scene has cameras 0 to 3"),
+        (-1, 0.5, "camera -1"),
+        ("cam00", 1.5, "time 1.5: outside of the scene; use a number from 0"),
+        ("cam00", float("nan"), "time nan"),
+    ],
+)
+def test_what_cannot_be_rendered_is_told(tiny_run, camera, time, says):
+    with pytest.raises(RunError, match=says):
+        tiny_run.render(camera, time)
+
+
+def test_one_camera_and_a_known_mode_are_wanted(tiny_run):
+    with pytest.raises(RunError, match=r"4 cameras given where one is seen through"):
+        tiny_run.render(tiny_run.scene.cameras, 0.5)
+    with pytest.raises(RunError, match="mode 'moving': unknown; use one of full, static, dynamic"):
+        tiny_run.render(0, 0.5, mode="moving")
+
+
+def test_a_new_camera_stands_and_looks_where_the_user_says(tiny_run):
+    """In the user's coordinates, which here are turned, moved and scaled against the scene's."""
+    turn = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    transform = SceneTransform(turn, np.array([1.0, 2.0, 3.0]), 0.5)
+    run = dataclasses.replace(tiny_run, scene=dataclasses.replace(tiny_run.scene, transform=transform))
+    position, target = np.array([2.0, 1.0, -2.0]), np.array([-1.0, 0.5, -3.0])
+    camera = run.look_at(position.tolist(), target.tolist(), fov=90, size=(20, 10))
+    assert camera.size(0) == (20, 10) and len(camera) == 1
+    place = project(camera, 0, transform.apply_points(target[None]))
+    assert place[0] == pytest.approx([0.5, 0.5], abs=1e-5)
+    pose = transform.invert_poses(camera.camera_to_world[0].numpy())
+    assert pose[:, 3] == pytest.approx(position, abs=1e-5)
+    edge = pose @ [0.0, 1.0, -1.0, 1.0]  # 45 degrees above the axis: the top of the image
+    assert project(camera, 0, transform.apply_points(edge[None] * 0.999 + 0.001 * target))[0, 1] < 0.01
+    assert run.render(camera, 0.5)["rgb"].shape == (10, 20, 3)
+    assert run.look_at(position.tolist(), target.tolist()).size(0) == (24, 18)
+
+
+@pytest.mark.parametrize(("fov", "size", "says"), [(180, (4, 4), "fov 180"), (50, (0, 4), "size 0 x 4")])
+def test_a_camera_that_cannot_be_is_told(tiny_run, fov, size, says):
+    with pytest.raises(DataError, match=says):
+        tiny_run.look_at((0, 0, 0), (1, 0, 0), fov=fov, size=size)
 
 
 def test_the_scene_of_a_run_has_everything_but_frames(tiny_run, tiny_scene):
@@ -130,6 +191,6 @@ def test_a_run_whose_masks_change_with_time(tiny_scene, tiny_config, tmp_path):
     loaded = load_run(run.path)
     assert any("mask 4 x 3 times" in line for line in run_lines(loaded))
     for mode in ("full", "static", "dynamic"):
-        expected = run.render(tiny_scene.cameras, 0.6, index=3, mode=mode)
-        for name, values in loaded.render(tiny_scene.cameras, 0.6, index=3, mode=mode).items():
+        expected = run.render(3, 0.6, mode=mode)
+        for name, values in loaded.render(3, 0.6, mode=mode).items():
             assert torch.allclose(values, expected[name], atol=1e-6), (mode, name)

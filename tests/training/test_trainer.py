@@ -114,7 +114,7 @@ def test_evaluation_is_called_at_its_steps_and_leaves_no_trace(train_tiny, tmp_p
     def look(run):
         assert not run.model.training and not any(p.requires_grad for p in run.model.parameters())
         seen.append(run.step)
-        run.render(run.scene.cameras, 0.5)
+        run.render(0, 0.5)
 
     run = train_tiny("training.steps=10", "training.eval_every=4", "training.log_every=1", on_evaluation=look)
     assert seen == [4, 8] and run.step == 10
@@ -250,7 +250,7 @@ def test_transparent_pixels_become_the_background(train_tiny, transparent_scene)
     run = train_tiny(
         "rays.background=white", "training.steps=60", "training.learning_rate=0.05", scene=transparent_scene
     )
-    left, right = run.render(run.scene.cameras, 0.0)["rgb"].split(12, dim=1)
+    left, right = run.render(0, 0.0)["rgb"].split(12, dim=1)
     assert right.mean() > left.mean() + 0.1
     assert right[:, 3:].mean() > 0.75
 
@@ -266,7 +266,7 @@ def test_a_random_background_is_compared_on_the_one_it_is_rendered_with(train_ti
     for row, frame in enumerate(images.read()):
         pixels = torch.from_numpy(frame.copy()).float() / 255
         alpha = pixels[..., 3:]
-        image = run.render(transparent_scene.cameras, float(images.time[row]), int(images.camera[row]))["rgb"]
+        image = run.render(int(images.camera[row]), float(images.time[row]))["rgb"]
         expected.append(psnr(image, pixels[..., :3] * alpha + 1 - alpha))
     assert result["psnr"] == pytest.approx(np.mean(expected), rel=1e-5)
 
