@@ -84,9 +84,7 @@ def load_run(path: str | Path, step: int | None = None, arch: str = "auto") -> R
         DeviceError: no such device.
     """
     path = Path(path)
-    if not (path / "config.toml").is_file():
-        raise RunError(f"{path}: not a run folder (no config.toml); give the folder that msth train wrote")
-    config = load_config(path / "config.toml")
+    config = read_config(path)
     scene = read_scene(path)
     folder = checkpoint_path(path, step)
     device = runtime.init(arch, threads=config.training.threads)  # type: ignore[arg-type]
@@ -95,6 +93,13 @@ def load_run(path: str | Path, step: int | None = None, arch: str = "auto") -> R
     model.to(device).requires_grad_(False).eval()
     model.compute = compute_dtype(config, device)
     return Run(path, config, scene, model, read_state(folder).step)
+
+
+def read_config(path: Path) -> Config:
+    """The settings of a run folder."""
+    if not (path / "config.toml").is_file():
+        raise RunError(f"{path}: not a run folder (no config.toml); give the folder that msth train wrote")
+    return load_config(path / "config.toml")
 
 
 def read_scene(path: Path) -> Scene:
