@@ -215,7 +215,7 @@ def render(
     }
     given = {name: value for name, value in options.items() if value is not None}
     if run is None and job is None:
-        raise typer.BadParameter("Missing argument 'RUN': give a run folder, or --job FILE.")
+        raise MsthError("Missing argument 'RUN': give a run folder, or a list of jobs with --job FILE")
     jobs = [parse_job(given, "msth render")] if job is None else load_jobs(job, given)
     report = render_jobs(jobs, shard=part, arch=arch, overwrite=overwrite)
     for line in report.lines():

@@ -70,10 +70,16 @@ def load_frame(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
 def is_whole(path: Path, size: tuple[int, int], job: str) -> bool:
     """Whether a file holds a frame of this width and height that was rendered for this job."""
     try:
-        frame, metadata = load_frame(path)
+        if path.suffix == ".png":
+            with Image.open(path) as image:
+                found, metadata = image.size, json.loads(image.info[_COMMENT])
+                image.verify()  # checksums, of the end of the file too, which decoding does without
+        else:
+            frame, metadata = load_frame(path)
+            found = frame.shape[1::-1]
     except Exception:  # decoders raise errors of many kinds
         return False
-    return frame.shape[1::-1] == size and metadata.get("job") == job
+    return found == size and metadata.get("job") == job
 
 
 def require_exr() -> ModuleType:

@@ -40,7 +40,7 @@ _OF_REQUESTS = ("outputs", "format", "codec", "mosaic", "scale")
 class Job(BaseModel):
     """One table of a job file. What is left out has the default of `msth render`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     run: Path = Field(description="a run folder")
     output: Path | None = Field(default=None, description="file or folder; default: RUN/renders/PATH, named by outputs")

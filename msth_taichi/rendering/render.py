@@ -110,9 +110,10 @@ class Request:
         """
         suffix = self.kind.suffix
         if suffix and output.suffix.lower() != suffix:
+            other = next((name for name, kind in FORMATS.items() if kind.suffix == output.suffix.lower() != ""), "png")
             raise RunError(
-                f"--output {output}: a {self.format} file's name ends in {suffix}; use {output.name}{suffix} or "
-                "another --format"
+                f"--output {output}: the name of {self.format} ends in {suffix}; use {output.stem}{suffix} or "
+                f"--format {other}"
             )
         if len(self.names) == 1:
             return {self.names[0]: output}

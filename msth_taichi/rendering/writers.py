@@ -43,7 +43,11 @@ _CAPTION_BACKGROUND, _CAPTION_COLOR = (24, 24, 24), (235, 235, 235)
 
 @dataclass(frozen=True)
 class Codec:
-    """How a video is encoded. The number of threads is fixed: with it, and only then, so are the bytes.
+    """How a video is encoded: so that the same frames give the same bytes.
+
+    x264's bytes depend on the number of threads, and with its macroblock tree they differ from one encoding to the
+    next (core 165, images of 320x180 for instance); x265's depend on the number of frames at a time, and rows at a
+    time have been seen to make a difference (its issue 769).
 
     Args:
         encoder: its name in ffmpeg.
@@ -57,8 +61,8 @@ class Codec:
 
 
 CODECS = {
-    "h264": Codec("libx264", {"crf": "18", "threads": "4"}, "avc1"),
-    "h265": Codec("libx265", {"crf": "20", "x265-params": "frame-threads=2:info=0:log-level=error"}, "hvc1"),
+    "h264": Codec("libx264", {"crf": "18", "threads": "4", "x264-params": "mbtree=0"}, "avc1"),
+    "h265": Codec("libx265", {"crf": "20", "x265-params": "frame-threads=4:wpp=0:info=0:log-level=error"}, "hvc1"),
 }
 
 
