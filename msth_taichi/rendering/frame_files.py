@@ -69,6 +69,8 @@ def load_frame(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
 
 def is_whole(path: Path, size: tuple[int, int], job: str) -> bool:
     """Whether a file holds a frame of this width and height that was rendered for this job."""
+    if not path.is_file():  # of which OpenEXR would print a line
+        return False
     try:
         if path.suffix == ".png":
             with Image.open(path) as image:

@@ -187,7 +187,8 @@ class Outcome:
     def describe(self) -> str:
         """The failures in one line."""
         first = "; ".join(f"frame {frame}: {reason}" for frame, reason in sorted(self.failures.items())[:3])
-        return f"{len(self.failures)} frames failed ({first}); the others are kept, run it again to render these"
+        count = "1 frame" if len(self.failures) == 1 else f"{len(self.failures)} frames"
+        return f"{count} failed ({first}); the others are kept, run it again to render these"
 
 
 def render_path(

@@ -142,7 +142,7 @@ def test_a_failure_does_not_hold_up_the_other_jobs(tiny_run_copy, tmp_path, monk
     report = render_jobs(jobs, progress=False)
     assert [file.name for file in report.files] == ["2.mp4"]
     first, second = report.failures
-    assert "0.mp4: 1 frames failed (frame 0: ValueError: bad luck)" in first and "cannot be written" in second
+    assert "0.mp4: 1 frame failed (frame 0: ValueError: bad luck)" in first and "cannot be written" in second
     (tmp_path / "file").unlink()
     calls.clear()
     calls.append(None)  # no more bad luck

@@ -255,7 +255,7 @@ def test_a_failing_frame_does_not_lose_the_others(tiny_run, path, tmp_path, rend
     rendered.fail = {time: ZeroDivisionError("by\nzero")}
     options = {"output": tmp_path / "a.mp4", "progress": False}
     with pytest.raises(
-        RunError, match=r"a.mp4: 1 frames failed \(frame 1: ZeroDivisionError: by zero\); .* run it again"
+        RunError, match=r"a.mp4: 1 frame failed \(frame 1: ZeroDivisionError: by zero\); .* run it again"
     ):
         render_path(tiny_run, path, ["rgb"], **options)
     rendered.fail = {}
@@ -266,7 +266,7 @@ def test_a_failing_frame_does_not_lose_the_others(tiny_run, path, tmp_path, rend
 
 def test_depth_takes_its_limits_from_the_first_frame_that_can_be_rendered(tiny_run, path, tmp_path, rendered):
     rendered.fail = {float(path.time[0]): ZeroDivisionError()}
-    with pytest.raises(RunError, match="1 frames failed"):
+    with pytest.raises(RunError, match="1 frame failed"):
         render_path(tiny_run, path, ["depth"], output=tmp_path / "a.mp4", progress=False)
     assert len([name for name in files(tmp_path) if name.endswith(".png")]) == 2
 

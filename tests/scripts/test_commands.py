@@ -33,5 +33,9 @@ def test_documented_options_exist(call, script, arguments):
 
 def test_every_script_is_documented():
     assert {script for script, _ in COMMANDS} == set(FUNCTIONS)
-    there = {path.stem for path in SCRIPTS.glob("*.py") if path.stem.startswith(("convert_", "resize_", "download", "render_"))}
+    there = {
+        path.stem
+        for path in SCRIPTS.glob("*.py")
+        if path.stem.startswith(("convert_", "resize_", "download", "render_"))
+    }
     assert there == set(FUNCTIONS)
