@@ -311,7 +311,8 @@ def render_plan(
         with plan.work.lock():
             if plan.work.job() != plan.job and plan.unfinished():
                 plan.work.begin(plan.job, _depth_limits(run, plan))
-        outcome = Outcome(failures=_render_frames(run, plan, frames, advance))
+            names, limits = plan.unfinished(), plan.work.limits()
+        outcome = Outcome(failures=_render_frames(run, plan, names, limits, frames, advance))
         with plan.work.lock():
             if not outcome.failures:
                 _finish(plan, outcome, frames)
@@ -364,9 +365,10 @@ def _depth_limits(run: Run, plan: Plan) -> DepthRange | None:
     return 0.0, 1.0
 
 
-def _render_frames(run: Run, plan: Plan, frames: range, advance: Callable[[int], object]) -> dict[int, str]:
+def _render_frames(
+    run: Run, plan: Plan, names: list[str], limits: DepthRange | None, frames: range, advance: Callable[[int], object]
+) -> dict[int, str]:
     """Render those of the frames that are missing; what went wrong, by frame."""
-    names, limits = plan.unfinished(), plan.work.limits()
     failures: dict[int, str] = {}
     waiting: deque[tuple[int, Future[None]]] = deque()
 
