@@ -29,7 +29,8 @@ from msth_taichi.config import nearest
 from msth_taichi.errors import MsthError, RunError
 from msth_taichi.rendering.outputs import require_trained
 from msth_taichi.rendering.paths import make_path
-from msth_taichi.rendering.render import Plan, Request, make_plan, render_plan, run_digest
+from msth_taichi.rendering.plan import Plan, Request, make_plan, run_digest
+from msth_taichi.rendering.render import render_plan
 from msth_taichi.rendering.shards import Shard
 from msth_taichi.training.run import load_run, read_config, read_scene
 

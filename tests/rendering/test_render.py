@@ -18,7 +18,8 @@ from msth_taichi.rendering.formats import FORMATS
 from msth_taichi.rendering.frame_files import load_frame
 from msth_taichi.rendering.paths import make_path
 from msth_taichi.rendering.pictures import depth_picture, depth_range
-from msth_taichi.rendering.render import Request, make_plan, render_path, render_plan, run_digest
+from msth_taichi.rendering.plan import Request, make_plan, run_digest
+from msth_taichi.rendering.render import render_path, render_plan
 from msth_taichi.rendering.shards import Shard
 from msth_taichi.rendering.writers import mosaic, read_metadata
 
