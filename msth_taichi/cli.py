@@ -1,7 +1,7 @@
 """The `msth` command: parses, calls the library, prints. Heavy imports wait until a verb needs them.
 
-Exit status: 0 done (or stopped on request with a checkpoint), 1 `check` found errors in a data set, 2 an error the
-user can mend, told in one line.
+Exit status: 0 done (or stopped on request with a checkpoint), 1 `check` found errors in a data set or `render` could
+not render all frames, 2 an error the user can mend, told in one line.
 """
 
 import os
@@ -154,45 +154,97 @@ def eval_(
 
 @app.command()
 def render(
-    run: Run,
-    output: Annotated[Path, typer.Option(help="File (mp4) or folder (png) to write; several outputs add -NAME.")],
+    run: Annotated[
+        Path | None, typer.Argument(help="A run folder, as written by msth train; with --job, of all jobs.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="File or folder to write; several outputs add -NAME. Default: RUN/renders/PATH-NAME."),
+    ] = None,
     path: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="spiral, orbit, interpolate, stabilised, test, train, test:NAME, train:NAME or a .json file; "
-            "docs/paths.md."
+            help="spiral (the default), orbit, interpolate, stabilised, test, train, test:NAME, train:NAME or a .json "
+            "file; docs/paths.md."
         ),
-    ] = "spiral",
+    ] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Frames; default: what --fps and --speed make.")] = None,
     time: Annotated[
-        str, typer.Option(help="play (a file's own times), freeze=T, sweep=A:B or ping-pong; 0 to 1.")
-    ] = "play",
+        str | None,
+        typer.Option(help="play (the default; a file's own times), freeze=T, sweep=A:B or ping-pong; 0 to 1."),
+    ] = None,
     fps: Annotated[float | None, typer.Option(help="Frames per second; default: the scene's.")] = None,
-    speed: Annotated[float, typer.Option(help="0.25 is four times slower, at times between the frames.")] = 1.0,
+    speed: Annotated[float | None, typer.Option(help="0.25 is four times slower, between the frames.")] = None,
     lens: Annotated[
         str | None,
         typer.Option(help="pinhole, fisheye, equirectangular, orthographic or stereo-360; default: the path's own."),
     ] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT; default: the path's own.")] = None,
-    scale: Annotated[float, typer.Option(help="Image size as a multiple of the training images'.")] = 1.0,
+    scale: Annotated[float | None, typer.Option(help="Image size as a multiple of the training images'.")] = None,
     outputs: Annotated[
-        str, typer.Option(help="Comma-separated: rgb, depth, mask, accumulation, static, dynamic.")
-    ] = "rgb",
-    format: Annotated[str, typer.Option(help="mp4 or png.")] = "mp4",
+        str | None,
+        typer.Option(
+            help="Comma-separated: rgb (the default), depth, accumulation, mask, static, dynamic, uncertainty, normals."
+        ),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(help="A file: mp4 (the default), webp, gif; a file per frame: png, or numbers as npz, exr."),
+    ] = None,
+    codec: Annotated[str | None, typer.Option(help="Of mp4: h264 (the default) or h265.")] = None,
+    mosaic: Annotated[
+        bool | None, typer.Option("--mosaic", help="One file with the outputs side by side under their names.")
+    ] = None,
     step: Annotated[int | None, typer.Option(min=0, help="Checkpoint to load; default: the last.")] = None,
+    job: Annotated[
+        Path | None, typer.Option(help="TOML file with a [[job]] table for each render; options here overrule it.")
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Render every N-th frame from I on; default: all, or by torchrun's rank."),
+    ] = None,
     arch: Arch = "auto",
     overwrite: Overwrite = False,
-) -> None:
-    """Render a run along a camera path; the data set is not needed."""
-    from msth_taichi.rendering.paths import make_path
-    from msth_taichi.rendering.render import render_path
-    from msth_taichi.training.run import load_run
+) -> int:
+    """Render a run along a camera path, or all jobs of a file; no data set is needed.
 
-    loaded = load_run(run, step=step, arch=arch)
-    views = make_path(loaded.scene, path, frames, time=time, fps=fps, speed=speed, lens=lens, size=size)
-    names = [name.strip() for name in outputs.split(",")]
-    for file in render_path(loaded, views, names, scale=scale, format=format, output=output, overwrite=overwrite):
-        print(file)
+    A render that was stopped goes on where it was. Exit status 1: frames failed, which running it again renders.
+    """
+    from msth_taichi.rendering.shards import parse_shard, torchrun_shard
+
+    part = torchrun_shard()  # chooses the GPU, so before torch is imported
+    if shard is not None:
+        part = parse_shard(shard)
+
+    from msth_taichi.rendering.jobs import load_jobs, parse_job, render_jobs
+
+    options = {
+        "run": run,
+        "output": output,
+        "path": path,
+        "frames": frames,
+        "time": time,
+        "fps": fps,
+        "speed": speed,
+        "lens": lens,
+        "size": size,
+        "scale": scale,
+        "outputs": outputs,
+        "format": format,
+        "codec": codec,
+        "mosaic": mosaic,
+        "step": step,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    if run is None and job is None:
+        raise MsthError("Missing argument 'RUN': give a run folder, or a list of jobs with --job FILE")
+    jobs = [parse_job(given, "msth render")] if job is None else load_jobs(job, given)
+    report = render_jobs(jobs, shard=part, arch=arch, overwrite=overwrite)
+    for line in report.lines():
+        print(line)
+    for failure in report.failures:
+        print("error:", failure, file=sys.stderr)
+    return 1 if report.failures else 0
 
 
 @app.command()

@@ -364,7 +364,7 @@ def load_preset(name: str, settings: list[str] | None = None) -> Config:
         10
     """
     if name not in preset_names():
-        raise ConfigError(f"unknown preset '{name}'{_nearest(name, preset_names())}; `msth presets` lists them")
+        raise ConfigError(f"unknown preset '{name}'{nearest(name, preset_names())}; `msth presets` lists them")
     text = (resources.files("msth_taichi") / "presets" / f"{name}.toml").read_text()
     return parse_config(tomllib.loads(text), settings or [], f"preset '{name}'")
 
@@ -421,7 +421,7 @@ def _apply(values: dict[str, Any], setting: str) -> None:
         else:
             fields = getattr(model, "model_fields", {})
             if part not in fields:
-                raise ConfigError(f"--set {key}: unknown setting '{part}' in {where}{_nearest(part, list(fields))}")
+                raise ConfigError(f"--set {key}: unknown setting '{part}' in {where}{nearest(part, list(fields))}")
             if not isinstance(node, dict):
                 raise ConfigError(f"--set {key}: {where} is {node!r}, not a section; set its keys one by one")
             part_key = part
@@ -434,7 +434,8 @@ def _apply(values: dict[str, Any], setting: str) -> None:
             node = node.setdefault(part_key, [{}] if isinstance(model, tuple) else {})
 
 
-def _nearest(word: str, known: list[str]) -> str:
+def nearest(word: str, known: list[str]) -> str:
+    """What to add to an error about an unknown word: the known one that it resembles, or all."""
     match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f" (did you mean '{match[0]}'?)" if match else f" (known: {', '.join(known)})" if known else ""
 
@@ -449,7 +450,7 @@ def _explain(error: ValidationError, origin: str) -> str:
         for part in path[:-1]:
             fields = getattr(model, "model_fields", {})
             model = ProposalConfig if part.isdigit() else fields[part].annotation if part in fields else model
-        return f"{origin}: unknown setting '{name}'{_nearest(path[-1], list(getattr(model, 'model_fields', {})))}"
+        return f"{origin}: unknown setting '{name}'{nearest(path[-1], list(getattr(model, 'model_fields', {})))}"
     message = problem["msg"].removeprefix("Value error, ")
     # a rule between several settings of a section: its whole input would not fit into a line
     value = "" if problem["type"] == "value_error" else f" = {problem['input']!r}"

@@ -325,6 +325,34 @@ def test_an_existing_render_stays_as_it_was(refused, tiny_run_copy, tmp_path):
     assert (tmp_path / "out.mp4").read_bytes() == b"mine"
 
 
+def test_renders_lie_in_the_run_and_jobs_in_a_file(msth, tiny_run_copy, tmp_path):
+    status, out, error = msth("render", tiny_run_copy, "--path=orbit", "--frames=2", "--outputs=rgb,static")
+    assert status == 0, error
+    assert out.split() == [str(tiny_run_copy / "renders" / f"orbit-{name}.mp4") for name in ("rgb", "static")]
+
+    file = tmp_path / "jobs.toml"
+    file.write_text("[[job]]\npath = 'orbit'\noutputs = ['rgb', 'static']\nframes = 2\n[[job]]\nframes = 9\n")
+    status, out, error = msth("render", tiny_run_copy, "--job", file, "--frames=2", "--shard=0/1")
+    assert status == 0, error
+    assert [Path(line).name for line in out.splitlines()] == ["orbit-rgb.mp4", "orbit-static.mp4", "spiral-rgb.mp4"]
+
+
+def test_frames_that_fail_are_listed_with_a_status_of_their_own(msth, tiny_run_copy, monkeypatch):
+    def fail(*_, **__):
+        raise ValueError("bad luck")
+
+    monkeypatch.setattr("msth_taichi.rendering.view.render_image", fail)
+    status, out, error = msth("render", tiny_run_copy, "--frames=2")
+    assert status == 1 and not out
+    assert "spiral-rgb.mp4: 2 frames failed (frame 0: ValueError: bad luck; frame 1:" in error
+
+
+def test_a_render_needs_a_run_or_jobs(refused, tmp_path):
+    assert "--job FILE" in refused("render")
+    assert "none.toml: not a readable job file" in refused("render", "--job", tmp_path / "none.toml")
+    assert "--shard 4/4" in refused("render", "RUN", "--shard=4/4")
+
+
 def test_exports_write_what_they_print(msth, tiny_run, tmp_path):
     cloud, cameras, model = (tmp_path / name for name in ("a.ply", "a.json", "a.safetensors"))
     assert msth("export", tiny_run.path, "--to=points", "--output", cloud)[:2] == (0, f"{cloud}\n")

@@ -15,14 +15,22 @@ DepthRange = tuple[float, float]
 
 
 def depth_range(image: Mapping[str, torch.Tensor]) -> DepthRange:
+    """`inverse_range` of a render.
+
+    Args:
+        image: from `render_image`.
+    """
+    return inverse_range(_inverse(image))
+
+
+def inverse_range(inverse: np.ndarray) -> DepthRange:
     """The inverse depths between which a picture's colours run: the 1st and 99th percentile of what rays meet.
 
     Take it from the first frame of a video and keep it, or the colours flicker.
 
     Args:
-        image: from `render_image`.
+        inverse: (H, W) inverse depth; not finite where a ray meets nothing.
     """
-    inverse = _inverse(image)
     solid = inverse[np.isfinite(inverse)]
     far, near = np.percentile(solid, [1, 99]) if solid.size else (0.0, 1.0)
     return float(far), float(near)

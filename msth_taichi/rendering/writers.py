@@ -3,17 +3,26 @@
 A picture is a numpy array, (H, W, 3) or grey (H, W), uint8 or float in [0, 1].
 """
 
-import os
+import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
+import av
 import imageio.v3 as iio
 import numpy as np
+from av.error import FFmpegError
 from PIL import Image, ImageDraw, ImageFont
 
 from msth_taichi.errors import RunError
-from msth_taichi.files import replacing, unwritable
+from msth_taichi.files import replacing
+
+Metadata = Mapping[str, Any]
+"""What a file says of itself, as json: in the comment of a video, the comment or description of a preview."""
 
 # Turbo as polynomials in x, constant term first, a row for each of red, green, blue.
 # Mikhailov 2019, "Turbo, An Improved Rainbow Colormap for Visualization", Google AI blog; the fit is by Du
@@ -25,74 +34,153 @@ _TURBO = np.array(
     ]
 )
 
+_FASTEST_GIF = 50  # frames per second; viewers slow down what is faster
+_PREVIEW_QUALITY = 85
+_DESCRIPTION = 0x010E  # Exif: ImageDescription
+
 _CAPTION_BACKGROUND, _CAPTION_COLOR = (24, 24, 24), (235, 235, 235)
 
 
-def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> int:
-    """Write pictures of one size as an H.264 video, yuv420p so that every player shows it.
+@dataclass(frozen=True)
+class Codec:
+    """How a video is encoded: so that the same frames give the same bytes.
 
-    Frames are taken one at a time. An odd width or height is made even by repeating the last column or row.
+    x264's bytes depend on the number of threads, and with its macroblock tree they differ from one encoding to the
+    next (core 165, images of 320x180 for instance); x265's depend on the number of frames at a time, and rows at a
+    time have been seen to make a difference (its issue 769).
+
+    Args:
+        encoder: its name in ffmpeg.
+        options: of the encoder.
+        tag: four letters by which players know the stream.
+    """
+
+    encoder: str
+    options: Mapping[str, str]
+    tag: str
+
+
+CODECS = {
+    "h264": Codec("libx264", {"crf": "18", "threads": "4", "x264-params": "mbtree=0"}, "avc1"),
+    "h265": Codec("libx265", {"crf": "20", "x265-params": "frame-threads=4:wpp=0:info=0:log-level=error"}, "hvc1"),
+}
+
+
+def require_codec(name: str) -> None:
+    """Make sure that a video can be encoded.
+
+    Raises:
+        RunError: unknown codec, or this build of ffmpeg has no encoder of it.
+    """
+    if name not in CODECS:
+        raise RunError(f"--codec {name}: unknown codec; use {' or '.join(CODECS)}")
+    try:
+        av.Codec(CODECS[name].encoder, "w")
+    except ValueError:
+        raise RunError(
+            f"--codec {name}: the installed PyAV has no encoder {CODECS[name].encoder}; use another --codec or "
+            "--format png, or install the wheel: pip install --force-reinstall --only-binary av av"
+        ) from None
+
+
+def write_video(
+    path: Path, frames: Iterable[np.ndarray], fps: float, codec: str = "h264", metadata: Metadata | None = None
+) -> int:
+    """Write pictures of one size as a video, yuv420p so that every player shows it.
+
+    Frames are taken one at a time. An odd width or height is made even by repeating the last column or row. The same
+    frames give the same file, byte for byte.
 
     Args:
         path: ends in .mp4; an existing file is replaced once the new one is complete.
-        frames: at least one.
+        frames: at least one; (H, W, 3).
         fps: frames per second.
+        codec: a name of `CODECS`.
+        metadata: for `read_metadata`.
     Returns:
         The number of frames.
     Raises:
-        RunError: no frames, frames of different sizes, or a path that cannot be written.
+        RunError: no frames, frames of different sizes, a codec that is not there, or a path that cannot be written.
 
     Example:
         >>> write_video(Path("grey.mp4"), np.full((10, 64, 64, 3), 0.5), fps=25)
         10
     """
-    count = 0
+    require_codec(codec)
+    kind, rate, count = CODECS[codec], Fraction(fps).limit_denominator(1001), 0
     with replacing(path) as temporary:
         pictures = _same_size(frames, path)
         first = next(pictures)  # before the encoder starts, which complains when closed without any
-        with iio.imopen(temporary, "w", plugin="pyav") as video:
-            video.init_video_stream("libx264", fps=float(fps), pixel_format="yuv420p")
-            for picture in chain([first], pictures):
+        with av.open(str(temporary), "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
+            container.metadata["comment"] = json.dumps(metadata or {})
+            stream: Any = container.add_stream(kind.encoder, rate=rate, options=dict(kind.options))
+            height, width = (n + n % 2 for n in first.shape[:2])
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            stream.codec_context.codec_tag = kind.tag
+            for count, picture in enumerate(chain([first], pictures), 1):
                 height, width = picture.shape[:2]
-                video.write_frame(np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
-                count += 1
+                even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+                frame.pts, frame.time_base = count - 1, 1 / rate
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
     return count
 
 
-def write_images(folder: Path, frames: Iterable[np.ndarray]) -> int:
-    """Write pictures as folder/frame_00000.png, frame_00001.png, ...
-
-    Frames that an earlier sequence left in the folder are removed once the new ones are complete; other files
-    stay.
+def write_animation(path: Path, frames: Iterable[np.ndarray], fps: float, metadata: Metadata | None = None) -> int:
+    """Write pictures of one size as a preview that web pages show: .webp, with transparency where frames have it, or
+    .gif, which has 256 colours and at most 50 frames per second: of faster ones every n-th is kept. All frames are
+    held in memory.
 
     Args:
-        folder: created if it is not there.
-        frames: at least one.
+        path: ends in .webp or .gif; an existing file is replaced once the new one is complete.
+        frames: at least one; (H, W, 3), or (H, W, 4) with straight alpha for .webp.
+        fps: frames per second.
+        metadata: for `read_metadata`.
     Returns:
-        The number of frames.
+        The number of frames that were given.
     Raises:
-        RunError: no frames, frames of different sizes, or a folder that cannot be written.
+        RunError: no frames, frames of different sizes, or a path that cannot be written.
 
     Example:
-        >>> write_images(Path("frames"), np.zeros((3, 4, 4, 3)))
-        3
+        >>> write_animation(Path("grey.gif"), np.full((10, 64, 64, 3), 0.5), fps=25)
+        10
     """
-    new: list[Path] = []
+    pictures = list(_same_size(frames, path))
+    gif, text = path.suffix == ".gif", json.dumps(metadata or {})
+    step = math.ceil(fps / _FASTEST_GIF) if gif else 1
+    images = [Image.fromarray(picture) for picture in pictures[::step]]
+    unit = 10 if gif else 1  # milliseconds; durations are whole multiples, whose errors must not add up
+    ends = [round(k * step * 1000 / fps / unit) * unit for k in range(len(images) + 1)]
+    options: dict[str, Any] = {"comment": text.encode()}
+    if not gif:
+        exif = Image.Exif()
+        exif[_DESCRIPTION] = text
+        options = {"exif": exif, "quality": _PREVIEW_QUALITY}
+    with replacing(path) as temporary:
+        durations = np.diff(ends).tolist()
+        images[0].save(temporary, save_all=True, append_images=images[1:], duration=durations, loop=0, **options)
+    return len(pictures)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What `write_video` or `write_animation` was told to note in a file; empty where there is nothing to read.
+
+    Example:
+        >>> read_metadata(Path("orbit-depth.mp4"))["limits"]
+        [0.21, 0.95]
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for picture in _same_size(frames, folder):
-            new.append(folder / f".frame_{len(new):05d}.{os.getpid()}.png")
-            iio.imwrite(new[-1], picture)
-        for old in folder.glob("frame_*.png"):
-            old.unlink()
-        for index, path in enumerate(new):
-            path.replace(folder / f"frame_{index:05d}.png")
-    except OSError as error:
-        raise unwritable(folder, error) from error
-    finally:
-        for path in new:
-            path.unlink(missing_ok=True)
-    return len(new)
+        if path.suffix == ".mp4":
+            with av.open(str(path)) as container:
+                text = container.metadata.get("comment", "")
+        else:
+            with Image.open(path) as image:
+                text = image.info.get("comment", b"").decode() or image.getexif().get(_DESCRIPTION, "")
+        found = json.loads(text)
+    except (OSError, ValueError, FFmpegError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def save_image(path: Path, image: np.ndarray) -> None:
@@ -109,11 +197,18 @@ def save_image(path: Path, image: np.ndarray) -> None:
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 of a picture; floats are clamped to [0, 1] and NaN is black."""
+    """(H, W, 3) uint8 of a picture, (H, W, 4) where it has alpha; floats are clamped to [0, 1] and NaN is black."""
     image = np.asarray(image)
     if image.dtype != np.uint8:
         image = (np.nan_to_num(image).clip(0, 1) * 255 + 0.5).astype(np.uint8)
     return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+
+
+def over_black(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 of a picture that may have an alpha channel, for files that have none."""
+    if image.shape[-1] == 3:
+        return image
+    return to_uint8(image[..., :3] / 255.0 * (image[..., 3:] / 255.0))
 
 
 def colorize(values: np.ndarray, lo: float, hi: float) -> np.ndarray:

@@ -172,9 +172,7 @@ def load_run(path: str | Path, step: int | None = None, arch: str = "auto") -> R
     path = Path(path)
     if path.is_file():
         return _load_file(path, step, arch)
-    if not (path / "config.toml").is_file():
-        raise RunError(f"{path}: not a run folder (no config.toml); give the folder that msth train wrote")
-    config = load_config(path / "config.toml")
+    config = read_config(path)
     scene = read_scene(path)
     folder = checkpoint_path(path, step)
     device = runtime.init(arch, threads=config.training.threads)  # type: ignore[arg-type]
@@ -206,6 +204,13 @@ def ready(model: RadianceField, device: torch.device) -> RadianceField:
     model.to(device).requires_grad_(False).eval()
     model.compute = compute_dtype(model.config, device)
     return model
+
+
+def read_config(path: Path) -> Config:
+    """The settings of a run folder."""
+    if not (path / "config.toml").is_file():
+        raise RunError(f"{path}: not a run folder (no config.toml); give the folder that msth train wrote")
+    return load_config(path / "config.toml")
 
 
 def read_scene(path: Path) -> Scene:

@@ -15,6 +15,7 @@ FUNCTIONS = {
     "download": ("download",),
     "resize_videos": ("resize",),
     "convert_dynerf_images": ("videos", "images"),
+    "render_batch": ("render_batch",),
     **{f"convert_{name}": (f"convert_{name}",) for name in ("video", "n3v", "immersive", "hypernerf", "colmap")},
 }
 
@@ -32,5 +33,9 @@ def test_documented_options_exist(call, script, arguments):
 
 def test_every_script_is_documented():
     assert {script for script, _ in COMMANDS} == set(FUNCTIONS)
-    there = {path.stem for path in SCRIPTS.glob("*.py") if path.stem.startswith(("convert_", "resize_", "download"))}
+    there = {
+        path.stem
+        for path in SCRIPTS.glob("*.py")
+        if path.stem.startswith(("convert_", "resize_", "download", "render_"))
+    }
     assert there == set(FUNCTIONS)

@@ -1,0 +1,30 @@
+"""What is written: a file of all frames, or a folder with a file of each."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Format:
+    """One value of --format.
+
+    Attributes:
+        suffix: of the file; empty for a folder of frames.
+        frame: suffix of a frame's file, in the folder or while it waits to go into the file.
+        alpha: whether it keeps transparency.
+        numbers: whether it holds an output's numbers rather than its picture.
+    """
+
+    suffix: str
+    frame: str = ".png"
+    alpha: bool = False
+    numbers: bool = False
+
+
+FORMATS = {
+    "mp4": Format(".mp4"),
+    "png": Format("", alpha=True),
+    "webp": Format(".webp", alpha=True),
+    "gif": Format(".gif"),
+    "npz": Format("", ".npz", alpha=True, numbers=True),
+    "exr": Format("", ".exr", alpha=True, numbers=True),
+}

@@ -1,0 +1,99 @@
+"""One frame of a path, before it is a picture.
+
+Letters: H, W image size; N rays, S samples per ray.
+"""
+
+from functools import cached_property
+
+import torch
+
+from msth_taichi.model.renderer import Mode, RadianceField, render_image
+from msth_taichi.model.uncertainty import rendered_uncertainty
+from msth_taichi.ops.rays import generate_rays
+from msth_taichi.scene.cameras import Cameras
+from msth_taichi.training.run import Run
+
+
+class View:
+    """What a camera sees at a time; each mode is rendered when it is first asked for, and once.
+
+    Args:
+        run: a trained run.
+        cameras: in scene units.
+        index: which of them.
+        time: in [0, 1].
+
+    Example:
+        >>> View(run, run.scene.cameras, 0, time=0.5).image("static")["rgb"].shape
+        torch.Size([96, 128, 3])
+    """
+
+    def __init__(self, run: Run, cameras: Cameras, index: int, time: float):
+        self.run, self.cameras, self.index, self.time = run, cameras, index, time
+        self._images: dict[Mode, dict[str, torch.Tensor]] = {}
+
+    def image(self, mode: Mode) -> dict[str, torch.Tensor]:
+        """See `render_image`."""
+        if mode not in self._images:
+            self._images[mode] = render_image(self.run.model, self.cameras, self.index, self.time, mode=mode)
+        return self._images[mode]
+
+    @cached_property
+    def depth(self) -> torch.Tensor:
+        """(H, W) distance along the ray, in the data set's units; NaN where less than half of a ray is absorbed, and
+        its median depth means nothing."""
+        image = self.image("full")
+        return torch.where(image["accumulation"] >= 0.5, image["depth"].float(), torch.nan) / self._scale
+
+    @torch.no_grad()
+    def points(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where rays end, (H, W, 3), and their unit directions (H, W, 3), in the data set's units and axes, but seen
+        from the scene's origin."""
+        camera = self.cameras.select([self.index]).to(self.depth.device)
+        height, width = self.depth.shape
+        pixels = torch.arange(height * width, device=self.depth.device)
+        centres = torch.stack([pixels % width, pixels // width], dim=1).float() + 0.5
+        origins, directions = generate_rays(
+            centres,
+            torch.zeros_like(pixels, dtype=torch.int32),
+            camera.camera_to_world,
+            camera.intrinsics,
+            camera.distortion,
+            camera.lens,
+        )
+        turn = torch.from_numpy(self.run.scene.transform.rotation).to(directions)
+        directions = directions @ turn
+        points = origins @ turn / self._scale + directions * self.depth.view(-1, 1)
+        return points.view(height, width, 3), directions.view(height, width, 3)
+
+    @property
+    def _scale(self) -> float:
+        return self.run.scene.transform.scale
+
+
+@torch.no_grad()
+def render_uncertainty(model: RadianceField, cameras: Cameras, index: int, time: float) -> torch.Tensor:
+    """How unsure the static part of a field is of what each pixel shows; see `model.uncertainty`.
+
+    Args:
+        model: trained with mask.objective "uncertainty".
+        cameras: in scene units.
+        index: which of them.
+        time: in [0, 1].
+    Returns:
+        (H, W) standard deviation of a colour.
+    """
+    assert model.uncertainty is not None
+    field = model.uncertainty.field
+    device = model.field.encoding.mask_logits.device
+    camera = cameras.select([index]).to(device)
+    width, height = camera.size(0)
+    near = model.config.rays.near_render or model.config.rays.near
+    parts = []
+    for part in torch.arange(height * width, device=device).split(model.config.evaluation.chunk):
+        times = torch.full((len(part),), float(time), device=device)
+        rays = model.rays(camera, torch.zeros_like(part), part // width, part % width, times, near)
+        seen = model(rays, background=model.background(len(part))).levels[-1]
+        u = field(model.space.on_rays(rays, seen.t_edges))
+        parts.append(rendered_uncertainty(seen.weights, u, field.u_min))
+    return torch.cat(parts).view(height, width)
