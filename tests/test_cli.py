@@ -341,7 +341,7 @@ def test_frames_that_fail_are_listed_with_a_status_of_their_own(msth, tiny_run_c
     def fail(*_, **__):
         raise ValueError("bad luck")
 
-    monkeypatch.setattr("msth_taichi.rendering.view.render_image", fail)
+    monkeypatch.setattr("msth_taichi.rendering.fast.FastRenderer.image", fail)
     status, out, error = msth("render", tiny_run_copy, "--frames=2")
     assert status == 1 and not out
     assert "spiral-rgb.mp4: 2 frames failed (frame 0: ValueError: bad luck; frame 1:" in error

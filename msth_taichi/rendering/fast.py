@@ -31,7 +31,7 @@ _ROUND = 4
 _OPAQUE = 7.0  # optical depth that lets a thousandth through
 _CHUNK_CPU = 2**14
 _CHUNK_MOST = 2**21
-_MEMORY_SHARE = 0.5
+_MEMORY_SHARE = 0.25  # of the device
 
 
 @dataclass(frozen=True)
@@ -122,16 +122,15 @@ class FastRenderer:
         }
 
     def chunk(self) -> int:
-        """Rays that fit into memory at once."""
+        """Rays at once: always the same on one device, so that a frame is the same whenever it is rendered."""
         if self.device.type != "cuda":
             return _CHUNK_CPU
         config = self.model.config
         samples = max(config.rays.samples, *(proposal.samples for proposal in config.proposals))
         widest = config.field.hidden + 2 * config.field.hidden_color + 2 * config.field.levels * 2
         per_ray = 16 * samples + 20 * config.rays.samples + _ROUND * (4 * widest + 160)
-        reserved = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-        free = torch.cuda.mem_get_info()[0] + reserved
-        return max(2**12, min(_CHUNK_MOST, int(_MEMORY_SHARE * free / per_ray)))
+        memory = torch.cuda.get_device_properties(self.device).total_memory
+        return max(2**12, min(_CHUNK_MOST, int(_MEMORY_SHARE * memory / per_ray)))
 
     def occupancy(self, mode: Mode) -> Occupancy | None:
         """The cells of a mode that hold something; None where all are looked up."""

@@ -32,7 +32,7 @@ from msth_taichi.rendering.paths import make_path
 from msth_taichi.rendering.plan import Plan, Request, make_plan, run_digest
 from msth_taichi.rendering.render import render_plan
 from msth_taichi.rendering.shards import Shard
-from msth_taichi.training.run import load_run, read_config, read_scene
+from msth_taichi.training.run import load_run, read_description, results_folder
 
 _OF_PATHS = ("frames", "time", "fps", "speed", "lens", "size")
 _OF_REQUESTS = ("outputs", "format", "codec", "mosaic", "scale")
@@ -43,7 +43,7 @@ class Job(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    run: Path = Field(description="a run folder")
+    run: Path = Field(description="a run folder, or a model file")
     output: Path | None = Field(default=None, description="file or folder; default: RUN/renders/PATH, named by outputs")
     step: int | None = Field(default=None, ge=0, description="checkpoint; default: the last")
     path: str = Field(default="spiral", description="name or file of the camera path")
@@ -73,7 +73,7 @@ class Job(BaseModel):
         if self.output is not None:
             return self.output
         name = Path(self.path).stem + (f"-{request.names[0]}" if len(request.names) == 1 else "")
-        return self.run / "renders" / (name + request.kind.suffix)
+        return results_folder(self.run) / "renders" / (name + request.kind.suffix)
 
 
 @dataclass(frozen=True)
@@ -194,9 +194,10 @@ def _plan_all(jobs: Sequence[Job], overwrite: bool) -> list[Plan]:
     for number, job in enumerate(jobs, 1):
         try:
             request = job.request()
-            require_trained(request.outputs, read_config(job.run))
+            config, scene = read_description(job.run)
+            require_trained(request.outputs, config, compact=job.run.is_file())
             given = {name: value for name in _OF_PATHS if (value := getattr(job, name)) is not None}
-            path = make_path(read_scene(job.run), job.path, **given)
+            path = make_path(scene, job.path, **given)
             source = (job.run, job.step)
             if source not in digests:
                 digests[source] = run_digest(*source)

@@ -132,12 +132,18 @@ OUTPUTS: dict[str, Output] = {
 }
 
 
-def require_trained(outputs: tuple[str, ...], config: Config) -> None:
+def require_trained(outputs: tuple[str, ...], config: Config, compact: bool = False) -> None:
     """Make sure that a run can render what it is asked for.
 
+    Args:
+        outputs: names.
+        config: of the run.
+        compact: it is a model file, which holds what most renders need.
     Raises:
-        RunError: uncertainty of a run that was trained without.
+        RunError: uncertainty of a run that was trained without, or of a model file.
     """
+    if "uncertainty" in outputs and compact:
+        raise RunError("--outputs uncertainty: a compact model has none; leave it out, or give the run folder")
     if "uncertainty" in outputs and config.mask.objective != "uncertainty":
         raise RunError(
             "--outputs uncertainty: the run was trained without; leave it out, or train with "

@@ -142,13 +142,16 @@ class Plan:
 
 
 def run_digest(run: Path, step: int | None = None) -> str:
-    """Hash of what a run's images depend on: parameters of a checkpoint, settings, scene.
+    """Hash of what a run's images depend on: parameters of a checkpoint, settings, scene; or of a whole model file.
 
     Raises:
         RunError: no such checkpoint, or a file that cannot be read.
     """
     digest = hashlib.sha256(msth_taichi.__version__.encode())
-    for file in (checkpoint_path(run, step) / "model.safetensors", run / "config.toml", run / "scene.json"):
+    files = [run]
+    if not run.is_file():
+        files = [checkpoint_path(run, step) / "model.safetensors", run / "config.toml", run / "scene.json"]
+    for file in files:
         try:
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import torch
 
-from msth_taichi.model.renderer import Mode, RadianceField, render_image
+from msth_taichi.model.renderer import Mode, RadianceField
 from msth_taichi.model.uncertainty import rendered_uncertainty
 from msth_taichi.ops.rays import generate_rays
 from msth_taichi.scene.cameras import Cameras
@@ -33,9 +33,9 @@ class View:
         self._images: dict[Mode, dict[str, torch.Tensor]] = {}
 
     def image(self, mode: Mode) -> dict[str, torch.Tensor]:
-        """See `render_image`."""
+        """See `FastRenderer.image`."""
         if mode not in self._images:
-            self._images[mode] = render_image(self.run.model, self.cameras, self.index, self.time, mode=mode)
+            self._images[mode] = self.run.renderer.image(self.cameras, self.index, self.time, mode=mode)
         return self._images[mode]
 
     @cached_property

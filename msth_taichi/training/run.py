@@ -4,6 +4,7 @@ import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypedDict
 
@@ -16,8 +17,9 @@ from msth_taichi.errors import ConfigError, RunError
 from msth_taichi.exporting.model_file import read_model_file
 from msth_taichi.files import write_json, write_text
 from msth_taichi.kernels import runtime
-from msth_taichi.model.renderer import MODES, Mode, RadianceField, render_image
-from msth_taichi.rendering.paths import look_at
+from msth_taichi.model.renderer import MODES, Mode, RadianceField
+from msth_taichi.rendering.fast import FastRenderer
+from msth_taichi.rendering.rigs import look_at
 from msth_taichi.scene.cameras import Cameras, perspective_camera
 from msth_taichi.scene.scene import Scene, describe, scene_from_description
 from msth_taichi.training.checkpoint import checkpoint_path, load_model, load_parameters, read_state
@@ -60,7 +62,12 @@ class Run:
     @property
     def results(self) -> Path:
         """Folder of evaluations: the run folder; of a model file NAME.safetensors, NAME.results beside it."""
-        return self.path.with_suffix(".results") if self.path.is_file() else self.path
+        return results_folder(self.path)
+
+    @cached_property
+    def renderer(self) -> FastRenderer:
+        """What renders frames of this run."""
+        return FastRenderer(self.model)
 
     def render(self, camera: str | int | Cameras, time: float, *, mode: Mode = "full") -> RenderedImage:
         """One frame.
@@ -80,7 +87,7 @@ class Run:
             raise RunError(f"time {time}: outside of the scene; use a number from 0 (first frame) to 1")
         if mode not in MODES:
             raise RunError(f"mode '{mode}': unknown; use one of {', '.join(MODES)}")
-        return render_image(self.model, self.camera(camera), 0, time, mode=mode)  # type: ignore[return-value]
+        return self.renderer.image(self.camera(camera), 0, time, mode=mode)  # type: ignore[return-value]
 
     def camera(self, which: str | int | Cameras) -> Cameras:
         """One camera of the scene by name or row, in scene units; one `Cameras` as it is.
@@ -204,6 +211,23 @@ def ready(model: RadianceField, device: torch.device) -> RadianceField:
     model.to(device).requires_grad_(False).eval()
     model.compute = compute_dtype(model.config, device)
     return model
+
+
+def read_description(path: Path) -> tuple[Config, Scene]:
+    """Settings and scene of a run folder or model file.
+
+    Raises:
+        RunError, ConfigError, DataError: as `load_run`.
+    """
+    if path.is_file():
+        file = read_model_file(path)
+        return file.config, file.scene
+    return read_config(path), read_scene(path)
+
+
+def results_folder(path: Path) -> Path:
+    """Where what is made of a run goes: the run folder; of a model file NAME.safetensors, NAME.results beside it."""
+    return path.with_suffix(".results") if path.is_file() else path
 
 
 def read_config(path: Path) -> Config:

@@ -50,7 +50,7 @@ TRANSFORM = SceneTransform(np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.
 def wall_run(tiny_run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A run whose renders show a wall at y = 0.5, red below z = 0 and green above, and nothing beyond |x| > 0.8."""
 
-    def render(model, cameras, index, time, *, mode="full", chunk=None):
+    def render(self, cameras, index, time, *, mode="full", chunk=None):
         from msth_taichi.model.rays import camera_rays
 
         width, height = cameras.size(index)
@@ -69,5 +69,5 @@ def wall_run(tiny_run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
         }
         return {name: values.view(height, width, *values.shape[1:]) for name, values in image.items()}
 
-    monkeypatch.setattr("msth_taichi.training.run.render_image", render)
+    monkeypatch.setattr("msth_taichi.rendering.fast.FastRenderer.image", render)
     return replace(tiny_run, scene=replace(tiny_run.scene, transform=TRANSFORM))

@@ -17,7 +17,7 @@ import av
 import torch
 from PIL import Image
 
-from msth_taichi.rendering import jobs, view
+from msth_taichi.rendering import jobs
 from msth_taichi.rendering.frame_files import load_frame
 from msth_taichi.rendering.jobs import parse_job, render_jobs
 from msth_taichi.training.run import read_config, read_scene
@@ -26,7 +26,7 @@ FRAMES = 12
 KINDS = ({"format": "mp4", "outputs": "rgb,depth"}, {"format": "png", "outputs": "depth,mask"}, {"format": "webp"})
 
 
-def stand_in(model, cameras, index, time, mode):
+def stand_in(cameras, index, time, mode):
     width, height = cameras.size(index)
     ramp = torch.linspace(0.1, 1, height * width).view(height, width)
     position = cameras.camera_to_world[index, :, 3].abs()
@@ -93,9 +93,8 @@ def wait_for_change(process: int, folder: Path, count: int) -> bool:
 
 def main(run: Path, folder: Path) -> None:
     torch.set_num_threads(1)  # a forked process has no other threads
-    opened = SimpleNamespace(config=read_config(run), scene=read_scene(run), model=None)
+    opened = SimpleNamespace(config=read_config(run), scene=read_scene(run), renderer=SimpleNamespace(image=stand_in))
     jobs.load_run = lambda *_: opened
-    view.render_image = stand_in
     assert os.waitpid(forked(run, folder / "whole"), 0)[1] == 0
     draw, kills = random.Random(5), 0
     while True:

@@ -9,7 +9,7 @@ import pytest
 
 from msth_taichi.errors import MsthError, RunError
 from msth_taichi.rendering import jobs as module
-from msth_taichi.rendering import view
+from msth_taichi.rendering.fast import FastRenderer
 from msth_taichi.rendering.jobs import Job, load_jobs, parse_job, render_jobs
 from msth_taichi.rendering.shards import Shard
 
@@ -129,16 +129,16 @@ def test_a_failure_does_not_hold_up_the_other_jobs(tiny_run_copy, tmp_path, monk
     jobs = make_jobs(
         tiny_run_copy, tmp_path, {"path": "test"}, {"output": tmp_path / "file" / "a.mp4"}, {"path": "test"}
     )
-    render_image = view.render_image
+    whole = FastRenderer.image
     calls = []
 
     def fail_once(*arguments, **options):
         calls.append(arguments)
         if len(calls) == 1:
             raise ValueError("bad luck")
-        return render_image(*arguments, **options)
+        return whole(*arguments, **options)
 
-    monkeypatch.setattr(view, "render_image", fail_once)
+    monkeypatch.setattr(FastRenderer, "image", fail_once)
     report = render_jobs(jobs, progress=False)
     assert [file.name for file in report.files] == ["2.mp4"]
     first, second = report.failures

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from msth_taichi.errors import RunError
-from msth_taichi.model.renderer import render_image
 from msth_taichi.model.uncertainty import U_MIN
 from msth_taichi.ops.rays import generate_rays
 from msth_taichi.rendering.outputs import OUTPUTS, require_trained
@@ -26,7 +25,7 @@ def seen(run, index=0, time=0.5, **scene) -> View:
 
 def test_depth_is_in_the_units_of_the_data_set(tiny_run):
     view = seen(tiny_run, transform=SceneTransform(np.eye(3), np.zeros(3), 0.25))
-    image = render_image(tiny_run.model, tiny_run.scene.cameras, 0, 0.5)
+    image = tiny_run.renderer.image(tiny_run.scene.cameras, 0, 0.5)
     solid = (image["accumulation"] >= 0.5).numpy()
     depth = OUTPUTS["depth"].values(view)
     assert depth.dtype == np.float32 and solid.any()

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from msth_taichi.errors import RunError
-from msth_taichi.model.renderer import render_image
-from msth_taichi.rendering import render, view, writers
+from msth_taichi.rendering import render, writers
+from msth_taichi.rendering.fast import FastRenderer
 from msth_taichi.rendering.formats import FORMATS
 from msth_taichi.rendering.frame_files import load_frame
 from msth_taichi.rendering.paths import make_path
@@ -41,13 +41,15 @@ def rendered(monkeypatch):
 
     times = Rendered()
 
-    def render_or_fail(model, cameras, index, time, **options):
+    whole = FastRenderer.image
+
+    def render_or_fail(self, cameras, index, time, **options):
         times.append(time)
         if time in times.fail:
             raise times.fail[time]
-        return render_image(model, cameras, index, time, **options)
+        return whole(self, cameras, index, time, **options)
 
-    monkeypatch.setattr(view, "render_image", render_or_fail)
+    monkeypatch.setattr(FastRenderer, "image", render_or_fail)
     times.fail = {}
     return times
 
@@ -77,7 +79,7 @@ def test_images_are_the_renders_in_the_order_of_the_path(tiny_run, path, tmp_pat
     render_path(tiny_run, path, list(outputs), output=tmp_path / "a", format="png", progress=False)
     for frame, (camera, time) in enumerate(zip(path.camera, path.time, strict=True)):
         for name, (mode, key) in outputs.items():
-            expected = render_image(tiny_run.model, path.cameras, int(camera), float(time), mode=mode)[key].cpu()
+            expected = tiny_run.renderer.image(path.cameras, int(camera), float(time), mode=mode)[key].cpu()
             found = iio.imread(tmp_path / f"a-{name}" / f"frame_{frame:05d}.png") / 255
             found = found if expected.ndim == 3 else found[..., 0]
             np.testing.assert_allclose(found, expected, atol=0.5 / 255 + 1e-6)
@@ -108,7 +110,7 @@ def test_what_moves_is_transparent_where_files_can_be_and_over_black_elsewhere(t
 
 def test_numbers_are_those_of_the_data_set(tiny_run, path, tmp_path):
     render_path(tiny_run, path, ["depth"], output=tmp_path / "a", format="npz", progress=False)
-    image = render_image(tiny_run.model, path.cameras, int(path.camera[2]), float(path.time[2]))
+    image = tiny_run.renderer.image(path.cameras, int(path.camera[2]), float(path.time[2]))
     depth, metadata = load_frame(tmp_path / "a" / "frame_00002.npz")
     solid = image["accumulation"].numpy() >= 0.5
     np.testing.assert_allclose(depth[solid], image["depth"].numpy()[solid] / tiny_run.scene.transform.scale, rtol=1e-6)
@@ -120,8 +122,7 @@ def test_depth_s_colours_are_those_of_the_first_frame_and_noted(tiny_run, path, 
         output = tmp_path / f"a{FORMATS[format].suffix}"
         render_path(tiny_run, path, ["depth"], output=output, format=format, progress=False)
     images = [
-        render_image(tiny_run.model, path.cameras, int(c), float(t))
-        for c, t in zip(path.camera, path.time, strict=True)
+        tiny_run.renderer.image(path.cameras, int(c), float(t)) for c, t in zip(path.camera, path.time, strict=True)
     ]
     limits = depth_range(images[0])
     for frame, image in enumerate(images):

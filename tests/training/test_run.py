@@ -13,7 +13,6 @@ from msth_taichi.config import load_config
 from msth_taichi.errors import ConfigError, DataError, RunError
 from msth_taichi.evaluation.evaluate import evaluate
 from msth_taichi.evaluation.report import run_lines
-from msth_taichi.model.renderer import render_image
 from msth_taichi.scene.normalize import SceneTransform
 from msth_taichi.training.run import RenderedImage, compute_dtype, load_run, read_scene, require_free, write_run
 from msth_taichi.training.trainer import train
@@ -34,7 +33,7 @@ def test_a_loaded_run_renders_what_the_trained_one_did(tiny_run):
 
 
 def test_a_camera_is_a_name_a_number_or_one_of_ones_own(tiny_run):
-    expected = render_image(tiny_run.model, tiny_run.scene.cameras, 3, 0.5)
+    expected = tiny_run.renderer.image(tiny_run.scene.cameras, 3, 0.5)
     for camera in ("test00", 3, tiny_run.scene.cameras.select([3])):
         image = tiny_run.render(camera, 0.5)
         assert image.keys() == RenderedImage.__annotations__.keys() == expected.keys()
