@@ -195,8 +195,8 @@ class RadianceField(nn.Module):
         Args:
             rays: N rays.
             background: (N, 3) colour behind the samples; None for the colour of the last sample.
-            mode: "full"; "static" reads the static table alone; "dynamic" keeps the samples that
-                move more than they stay, m < 1/2 in the main field.
+            mode: "full"; "dynamic" keeps the samples that move more than they stay, m < 1/2 in the main field; "static"
+                keeps the others, and reads the static table alone: where things moved, it has learnt their traces.
         """
         s_edges, t_edges, levels = self.sample(rays, mode=mode)
         found = self.field(rays, t_edges, self.compute, mode == "static")
@@ -262,10 +262,10 @@ class RadianceField(nn.Module):
 
     def shown(self, logits: torch.Tensor, rays: Rays, t_edges: torch.Tensor, mode: Mode) -> torch.Tensor:
         """Density logits (N, S) of what a mode shows: the main field's mask decides for the coarser proposals too."""
-        if mode != "dynamic":
+        if mode == "full":
             return logits
         moves = self.field.encoding.mask(self.space.on_rays(rays, t_edges), rays.times) < 0.5
-        return torch.where(moves.view_as(logits), logits, EMPTY_LOGIT)
+        return torch.where(moves.view_as(logits) == (mode == "dynamic"), logits, EMPTY_LOGIT)
 
     def render_image(self, cameras: Cameras, index: int, time: float, **options) -> dict[str, torch.Tensor]:
         """See `render_image`."""

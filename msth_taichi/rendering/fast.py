@@ -156,7 +156,7 @@ class FastRenderer:
         mass = s_edges
         for proposal, count in zip(model.proposals, counts, strict=True):
             logits = self.proposal_logits(proposal, rays, t_edges, time, mode)  # type: ignore[arg-type]
-            if mode == "dynamic":
+            if mode != "full":
                 logits = model.shown(logits.T.contiguous(), rays, t_edges.T.contiguous(), mode).T.contiguous()
             s_edges, t_edges, mass = redraw(s_edges, t_edges, logits, near, far, count, spacing, middle)
         end = 0.5 * (t_edges[-2] + t_edges[-1])
@@ -193,8 +193,8 @@ class FastRenderer:
             positions = space.to_grid((origins + directions * middles[:, :, None]).view(-1, 3))
             found = field.at(positions, times, per_ray.index_select(1, alive), compute, mode == "static")
             logits = found.density_logits
-            if mode == "dynamic":
-                logits = torch.where(found.mask < 0.5, logits, EMPTY_LOGIT)
+            if mode != "full":
+                logits = torch.where((found.mask < 0.5) == (mode == "dynamic"), logits, EMPTY_LOGIT)
             self.looked_up += logits.numel()
             counts = left.clamp(max=middles.shape[1]).long()
             assert found.color_logits is not None

@@ -164,6 +164,7 @@ def test_annealed_to_nothing_the_proposal_is_ignored(make_model, make_rays):
 
 def test_static_mode_does_not_see_what_moves(make_model, tiny_scene):
     model = make_model()
+    fill_masks(model, 0.2)
     static = render_image(model, tiny_scene.cameras, 0, 0.2, mode="static")
     full = render_image(model, tiny_scene.cameras, 0, 0.2)
     later = render_image(model, tiny_scene.cameras, 0, 0.8, mode="static")
@@ -187,6 +188,18 @@ def test_dynamic_mode_of_a_static_scene_is_empty(make_model, make_rays, device):
     assert model(rays).accumulation.max() > 0.1, "the whole scene is still there"
     fill_masks(model, -30.0)
     assert_close(model(rays, mode="dynamic").color, model(rays).color, 1e-5)
+
+
+def test_static_mode_leaves_out_places_where_things_move(make_model, make_rays, device):
+    """What the static table has learnt there are traces of what passed."""
+    model = make_model()
+    rays = make_rays(model)
+    background = torch.full((20, 3), 0.3, device=device)
+    fill_masks(model, 30.0)
+    assert_close(model(rays, mode="static").color, model(rays).color, 1e-5)
+    assert model(rays, mode="static", background=background).accumulation.max() > 0.1
+    fill_masks(model, -0.1)
+    assert_close(model(rays, mode="static", background=background).color, background, 1e-5)
 
 
 @pytest.mark.parametrize(("logit", "expected"), [(30.0, 1.0), (-30.0, 0.0)])
