@@ -107,8 +107,7 @@ def measure_all(device: torch.device, sizes: Sizes) -> Result:
         rows.append({"name": name, **speed(seconds), **quality(found, plain, truth), "samples": looked_up})
     best = renderer
     for threshold in (0.9, 0.5):
-        view = StillView(best, scene.cameras, index, threshold)
-        view.image(times[0])
+        view = StillView(best, scene.cameras, index, times[0], threshold)
         found, seconds = render(view.image, times, device)
         again = view.changing.float().mean().item()
         name = f"still camera, threshold {threshold}, {again:.0%} of the rays again"

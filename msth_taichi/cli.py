@@ -195,6 +195,10 @@ def render(
     mosaic: Annotated[
         bool | None, typer.Option("--mosaic", help="One file with the outputs side by side under their names.")
     ] = None,
+    still: Annotated[
+        float | None,
+        typer.Option(help="Of cameras that stand still, render again only what crosses masks below this; try 0.9."),
+    ] = None,
     step: Annotated[int | None, typer.Option(min=0, help="Checkpoint to load; default: the last.")] = None,
     job: Annotated[
         Path | None, typer.Option(help="TOML file with a [[job]] table for each render; options here overrule it.")
@@ -233,6 +237,7 @@ def render(
         "format": format,
         "codec": codec,
         "mosaic": mosaic,
+        "still": still,
         "step": step,
     }
     given = {name: value for name, value in options.items() if value is not None}

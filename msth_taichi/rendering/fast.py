@@ -30,6 +30,7 @@ _ROUND = 4
 
 _OPAQUE = 7.0  # optical depth that lets a thousandth through
 _CHUNK_CPU = 2**14
+_CELLS_CPU = 64
 _CHUNK_MOST = 2**21
 _MEMORY_SHARE = 0.25  # of the device
 
@@ -209,23 +210,30 @@ class StillView:
     """Frames through a camera that does not move: rays that meet nothing moving are rendered once.
 
     A ray is rendered again for each frame if, before static things hide what lies behind, it crosses a cell that holds
-    something at some time and that the field's mask calls moving.
+    something at some time and that the field's mask calls moving. The other rays are those of one frame.
 
     Args:
         renderer: of the field.
         cameras: in scene units.
         index: which of them.
+        time: of the frame that shows what does not move.
         threshold: masks below it move: nearer to 1, more rays are rendered again, and less is missed.
         mode: see `RadianceField.forward`.
     Source: fixed-view rendering of the released MSTH code, which looks at the masks of each ray's samples.
 
     Example:
-        >>> view = StillView(FastRenderer(run.model), run.scene.cameras, 0)
+        >>> view = StillView(run.renderer, run.scene.cameras, 0)
         >>> frames = [view.image(k / 29)["rgb"] for k in range(30)]
     """
 
     def __init__(
-        self, renderer: FastRenderer, cameras: Cameras, index: int, threshold: float = 0.9, mode: Mode = "full"
+        self,
+        renderer: FastRenderer,
+        cameras: Cameras,
+        index: int,
+        time: float = 0.0,
+        threshold: float = 0.9,
+        mode: Mode = "full",
     ):
         self._renderer, self._mode = renderer, mode
         self._moving_bits: torch.Tensor | None = None
@@ -233,27 +241,22 @@ class StillView:
         camera = cameras.select([index]).to(renderer.device)
         width, height = self._size
         pixels = torch.arange(width * height, device=renderer.device)
-        self._rays = [renderer.camera_rays(camera, part, 0.0) for part in pixels.split(renderer.chunk())]
-        changing = [self._changing(rays, threshold) for rays in self._rays]
-        self.changing = torch.cat(changing)
+        rays = [renderer.camera_rays(camera, part, time) for part in pixels.split(renderer.chunk())]
+        self.changing = torch.cat([self._changing(part, time, threshold) for part in rays])
         """(H*W,) bool, rays that are rendered for each frame."""
         where = self.changing.nonzero().squeeze(1)
-        self._again = [(part, renderer.camera_rays(camera, part, 0.0)) for part in where.split(renderer.chunk())]
-        self._first: dict[str, torch.Tensor] = {}
+        self._again = [(part, renderer.camera_rays(camera, part, time)) for part in where.split(renderer.chunk())]
+        parts = [self._at(part, time) for part in rays]
+        self._first = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     @torch.no_grad()
     def image(self, time: float) -> dict[str, torch.Tensor]:
         """The frame at a time, as `FastRenderer.image` gives it."""
         width, height = self._size
-        if not self._first:
-            parts = [self._at(rays, time) for rays in self._rays]
-            self._first = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-            found = self._first
-        else:
-            found = {name: values.clone() for name, values in self._first.items()}
-            for pixels, rays in self._again:
-                for name, values in self._at(rays, time).items():
-                    found[name][pixels] = values
+        found = {name: values.clone() for name, values in self._first.items()}
+        for pixels, rays in self._again:
+            for name, values in self._at(rays, time).items():
+                found[name][pixels] = values
         return {name: values.unflatten(0, (height, width)) for name, values in found.items()}
 
     def _at(self, rays: Rays, time: float) -> dict[str, torch.Tensor]:
@@ -261,24 +264,26 @@ class StillView:
         return self._renderer.rays(rays, time, mode=self._mode)
 
     @torch.no_grad()
-    def _changing(self, rays: Rays, threshold: float) -> torch.Tensor:
+    def _changing(self, rays: Rays, time: float, threshold: float) -> torch.Tensor:
         renderer, bounds = self._renderer, self._renderer.model.config.rays
-        occupancy = renderer.occupancy(self._mode)
-        if occupancy is None or self._mode == "static":
-            # nothing of the static table moves; without cells, all rays may
-            return torch.full((len(rays),), self._mode != "static", device=renderer.device)
+        if self._mode == "static":
+            return torch.zeros(len(rays), dtype=torch.bool, device=renderer.device)
         proposal: ProposalField = renderer.model.proposals[-1]  # type: ignore[assignment]
         count = renderer.model.config.proposals[0].samples
         _, t_edges = marched_edges(rays.near, rays.far, count, bounds.spacing, bounds.middle)
-        moving = self._moving(occupancy, threshold)
+        moving = self._moving(threshold)
         moves = proposal.marched_logits(rays, t_edges, renderer.model.compute, False, moving) > EMPTY_LOGIT
-        logits = renderer.proposal_logits(proposal, rays, t_edges, 0.0, "full")
+        logits = renderer.proposal_logits(proposal, rays, t_edges, time, "full")
         depth = torch.where(moves, 0.0, torch.exp(logits.clamp(max=30)) * t_edges.diff(dim=0)).cumsum(0)
         return (moves & (depth < _OPAQUE)).any(0)
 
-    def _moving(self, occupancy: Occupancy, threshold: float) -> torch.Tensor:
+    def _moving(self, threshold: float) -> torch.Tensor:
         """Bits of cells that hold something at some time, and that the field's mask calls moving at a corner."""
         if self._moving_bits is None:
+            model = self._renderer.model
+            occupancy = self._renderer.occupancy("full")
+            if occupancy is None:
+                occupancy = Occupancy(model.proposals[-1], model.compute, _CELLS_CPU)  # type: ignore[arg-type]
             encoding = self._renderer.model.field.encoding
             self._moving_bits = pack_cells(occupancy.ever() & (occupancy.least_mask(encoding) < threshold))
         return self._moving_bits

@@ -35,7 +35,7 @@ from msth_taichi.rendering.shards import Shard
 from msth_taichi.training.run import load_run, read_description, results_folder
 
 _OF_PATHS = ("frames", "time", "fps", "speed", "lens", "size")
-_OF_REQUESTS = ("outputs", "format", "codec", "mosaic", "scale")
+_OF_REQUESTS = ("outputs", "format", "codec", "mosaic", "scale", "still")
 
 
 class Job(BaseModel):
@@ -58,6 +58,7 @@ class Job(BaseModel):
     codec: str = Field(default="h264", description="of mp4")
     mosaic: bool = Field(default=False, description="outputs side by side in one file")
     scale: float = Field(default=1.0, description="image size as a multiple of the training images'")
+    still: float | None = Field(default=None, description="mask below which things move, for cameras that stand still")
 
     @field_validator("outputs", mode="before")
     @classmethod

@@ -34,6 +34,7 @@ class Request:
         codec: of mp4: "h264" or "h265".
         mosaic: one file with the outputs side by side under their names, rather than one of each.
         scale: image size as a multiple of the path's cameras'.
+        still: of cameras that stand still, render only what crosses masks below this again; None renders all.
     Raises:
         RunError: unknown output, format or codec, or one that cannot be written here.
     """
@@ -43,6 +44,7 @@ class Request:
     codec: str = "h264"
     mosaic: bool = False
     scale: float = 1.0
+    still: float | None = None
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -50,6 +52,8 @@ class Request:
         unknown = [name for name in self.outputs if name not in OUTPUTS]
         if unknown or not self.outputs:
             raise RunError(f"--outputs: unknown output '{', '.join(unknown)}'; choose from {', '.join(OUTPUTS)}")
+        if self.still is not None and not 0 < self.still <= 1:
+            raise RunError(f"--still {self.still:g}: out of range; use a mask above 0 and at most 1, such as 0.9")
         if self.format == "mp4":
             require_codec(self.codec)
         elif self.codec != "h264":
@@ -173,6 +177,8 @@ def make_plan(path: CameraPath, request: Request, output: Path, digest: str, ove
         RunError: a scale or sizes that cannot be written, or something else is where a file belongs.
     """
     files = request.files(output)
+    if request.still is not None and len(np.unique(path.camera)) == len(path.camera) > 1:
+        raise RunError("--still: no camera of this path stands still; leave it out, or use --path test:0 or the like")
     path = _scaled(path, request)
     plan = Plan(path, request, files, WorkFolder(output.with_name(output.name + WORK)), _job(path, request, digest))
     if plan.work.job() not in (None, plan.job) and not overwrite:

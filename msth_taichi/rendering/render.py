@@ -23,7 +23,7 @@ from msth_taichi.rendering.paths import CameraPath
 from msth_taichi.rendering.pictures import DepthRange, inverse_range
 from msth_taichi.rendering.plan import MOSAIC, Plan, Request, make_plan, run_digest
 from msth_taichi.rendering.shards import Shard
-from msth_taichi.rendering.view import View
+from msth_taichi.rendering.view import StillViews, View
 from msth_taichi.rendering.work import move_frames
 from msth_taichi.rendering.writers import mosaic, over_black, write_animation, write_video
 from msth_taichi.training.run import Run
@@ -66,6 +66,7 @@ def render_path(
     format: str = "mp4",
     codec: str = "h264",
     mosaic: bool = False,
+    still: float | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> list[Path]:
@@ -84,6 +85,7 @@ def render_path(
             rather than pictures, "npz" and "exr".
         codec: of mp4: "h264" or "h265".
         mosaic: one file with the outputs side by side under their names.
+        still: see `Request`.
         overwrite: replace what exists.
         progress: show a bar.
     Returns:
@@ -96,8 +98,8 @@ def render_path(
         >>> render_path(run, make_path(run.scene, "spiral"), ["rgb", "depth"], output=Path("spiral.mp4"))
         [PosixPath('spiral-rgb.mp4'), PosixPath('spiral-depth.mp4')]
     """
-    request = Request(tuple(outputs), format, codec, mosaic, scale)
-    require_trained(request.outputs, run.config)
+    request = Request(tuple(outputs), format, codec, mosaic, scale, still)
+    require_trained(request.outputs, run.config, compact=run.path.is_file())
     plan = make_plan(path, request, output, run_digest(run.path, run.step), overwrite)
     with tqdm(total=len(path), desc="render", unit="frame", disable=None if progress else True) as bar:
         outcome = render_plan(lambda: run, plan, advance=bar.update)
@@ -142,18 +144,21 @@ def render_plan(
     return outcome
 
 
-def _view(run: Run, plan: Plan, frame: int) -> View:
-    path = plan.path
-    return View(run, path.cameras, int(path.camera[frame]), float(path.time[frame]))
+def _views(run: Run, plan: Plan) -> Callable[[int], View]:
+    """Views by the number of the frame."""
+    path, still = plan.path, plan.request.still
+    stills = None if still is None else StillViews(run, path, still)
+    return lambda frame: View(run, path.cameras, int(path.camera[frame]), float(path.time[frame]), stills)
 
 
 def _depth_limits(run: Run, plan: Plan) -> DepthRange | None:
     """Limits of depth's colours: from the first frame, or the first that can be rendered; None if there are none."""
     if "depth" not in plan.request.outputs or plan.request.kind.numbers:
         return None
+    view = _views(run, plan)
     for frame in range(len(plan.path)):
         try:
-            return inverse_range(1.0 / OUTPUTS["depth"].values(_view(run, plan, frame)))
+            return inverse_range(1.0 / OUTPUTS["depth"].values(view(frame)))
         except Exception:  # it is told when the frame's own turn comes
             continue
     return 0.0, 1.0
@@ -164,6 +169,7 @@ def _render_frames(
 ) -> dict[int, str]:
     """Render those of the frames that are missing; what went wrong, by frame."""
     failures: dict[int, str] = {}
+    view_of = _views(run, plan)
     waiting: deque[tuple[int, Future[None]]] = deque()
 
     def settle(count: int) -> None:
@@ -183,7 +189,7 @@ def _render_frames(
                 advance(1)
                 continue
             try:
-                view = _view(run, plan, frame)
+                view = view_of(frame)
                 values = {key: OUTPUTS[key].values(view) for key in dict.fromkeys(plan.request.outputs)}
             except Exception as error:  # whatever it is, the other frames may do without
                 failures[frame] = _reason(error)

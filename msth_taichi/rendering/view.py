@@ -10,6 +10,8 @@ import torch
 from msth_taichi.model.renderer import Mode, RadianceField
 from msth_taichi.model.uncertainty import rendered_uncertainty
 from msth_taichi.ops.rays import generate_rays
+from msth_taichi.rendering.fast import StillView
+from msth_taichi.rendering.paths import CameraPath
 from msth_taichi.scene.cameras import Cameras
 from msth_taichi.training.run import Run
 
@@ -22,20 +24,25 @@ class View:
         cameras: in scene units.
         index: which of them.
         time: in [0, 1].
+        stills: of these cameras, where what does not move is rendered once.
 
     Example:
         >>> View(run, run.scene.cameras, 0, time=0.5).image("static")["rgb"].shape
         torch.Size([96, 128, 3])
     """
 
-    def __init__(self, run: Run, cameras: Cameras, index: int, time: float):
+    def __init__(self, run: Run, cameras: Cameras, index: int, time: float, stills: "StillViews | None" = None):
         self.run, self.cameras, self.index, self.time = run, cameras, index, time
+        self._stills = stills
         self._images: dict[Mode, dict[str, torch.Tensor]] = {}
 
     def image(self, mode: Mode) -> dict[str, torch.Tensor]:
         """See `FastRenderer.image`."""
         if mode not in self._images:
-            self._images[mode] = self.run.renderer.image(self.cameras, self.index, self.time, mode=mode)
+            if self._stills is None:
+                self._images[mode] = self.run.renderer.image(self.cameras, self.index, self.time, mode=mode)
+            else:
+                self._images[mode] = self._stills.image(self.index, self.time, mode)
         return self._images[mode]
 
     @cached_property
@@ -69,6 +76,33 @@ class View:
     @property
     def _scale(self) -> float:
         return self.run.scene.transform.scale
+
+
+class StillViews:
+    """Cameras of a path that stand still; see `StillView`.
+
+    What does not move is of the first frame that the path has of a camera, so a frame is the same whichever other
+    frames were rendered before.
+
+    Args:
+        run: a trained run.
+        path: whose cameras return.
+        threshold: masks below it move.
+    """
+
+    def __init__(self, run: Run, path: CameraPath, threshold: float):
+        self._run, self._path, self._threshold = run, path, threshold
+        self._views: dict[tuple[int, Mode], StillView] = {}
+
+    def image(self, index: int, time: float, mode: Mode) -> dict[str, torch.Tensor]:
+        """The frame of a camera at a time; see `StillView.image`."""
+        key = index, mode
+        if key not in self._views:
+            if len({index for index, _ in self._views} - {index}):
+                self._views.clear()  # a path shows one camera after the other
+            first = float(self._path.time[(self._path.camera == index).argmax()])
+            self._views[key] = StillView(self._run.renderer, self._path.cameras, index, first, self._threshold, mode)
+        return self._views[key].image(time)
 
 
 @torch.no_grad()

@@ -125,7 +125,7 @@ def test_each_moment_is_within_its_span(make_model):
 def test_a_still_camera_sees_nothing_new_in_a_still_scene(make_model, tiny_scene):
     model = make_model()
     fill_masks(model, 12.0)
-    view = StillView(FastRenderer(model, Shortcuts(cells=8)), tiny_scene.cameras, 0)
+    view = StillView(FastRenderer(model, Shortcuts(cells=8)), tiny_scene.cameras, 0, 0.1)
     first = view.image(0.1)["rgb"]
     assert not view.changing.any()
     assert torch.equal(view.image(0.9)["rgb"], first)
@@ -137,8 +137,7 @@ def test_a_still_camera_sees_what_moves(make_model, tiny_scene):
     fill_masks(model, -1.0)
     change_dynamic_tables(model)
     renderer = FastRenderer(model, Shortcuts(cells=8))
-    view = StillView(renderer, tiny_scene.cameras, 0)
-    view.image(0.1)
+    view = StillView(renderer, tiny_scene.cameras, 0, 0.1)
     assert view.changing.float().mean() > 0.9
     expected = renderer.image(tiny_scene.cameras, 0, 0.9)["rgb"]
     assert (view.image(0.9)["rgb"] - expected).abs().mean() < 1e-3

@@ -85,6 +85,27 @@ def test_images_are_the_renders_in_the_order_of_the_path(tiny_run, path, tmp_pat
             np.testing.assert_allclose(found, expected, atol=0.5 / 255 + 1e-6)
 
 
+def test_still_cameras_show_the_same_whichever_frames_were_rendered_before(tiny_run, tmp_path):
+    """Processes that share the frames start at different ones."""
+    path = make_path(tiny_run.scene, "test:0", frames=3)
+    plan = {}
+    for shards in (1, 2):
+        request = Request(("rgb", "mask"), "png", still=0.3)
+        plan[shards] = make_plan(path, request, tmp_path / str(shards), run_digest(tiny_run.path))
+        for index in reversed(range(shards)):
+            render_plan(lambda: tiny_run, plan[shards], Shard(index, shards))
+    for name in ("rgb", "mask"):
+        for frame in range(3):
+            one, other = (load_frame(tmp_path / f"{k}-{name}" / f"frame_{frame:05d}.png")[0] for k in (1, 2))
+            np.testing.assert_array_equal(one, other)
+
+
+def test_still_is_for_cameras_that_stand_still(tiny_run, tmp_path):
+    for name, still, says in (("orbit", 0.9, "no camera of this path stands still"), ("test:0", 1.5, "--still 1.5")):
+        with pytest.raises(RunError, match=says):
+            render_path(tiny_run, make_path(tiny_run.scene, name, 3), output=tmp_path / "a.mp4", still=still)
+
+
 def test_scale_changes_the_number_of_pixels_not_the_view(tiny_run, path, tmp_path):
     for scale in (1, 2):
         render_path(tiny_run, path, output=tmp_path / str(scale), format="png", scale=scale, progress=False)
