@@ -30,6 +30,7 @@ def marched_density_kernels(
     proposal = proposal_functions(features, hidden, dtype, blend, mask_axes)
     space = contract_functions(real, contraction)
     rays = ray_functions(real)
+    volume = logit_functions(real)
     matrix = ti.types.ndarray(dtype=real, ndim=2)
     vector = ti.types.ndarray(dtype=real, ndim=1)
     level_rows = ti.types.ndarray(dtype=ti.i32, ndim=2)
@@ -61,24 +62,32 @@ def marched_density_kernels(
         out_weights: matrix,  # (1, H)
         occupied: bits,  # (cells^3 / 32,), or empty
         cells: ti.i32,
+        darkness: real,  # optical depth at which a ray ends
         density_logits: matrix,  # (P, N)
     ):
-        for i, ray in ti.ndrange(density_logits.shape[0], density_logits.shape[1]):
-            middle = 0.5 * (t_edges[i, ray] + t_edges[i + 1, ray])
-            x = space.contracted(rays.load(origins, ray) + rays.load(directions, ray) * middle, box)
-            seen = 1
-            if ti.static(contraction == "none"):
-                seen = proposal.is_inside(x)
-            if ti.static(skips_empty):
-                if seen == 1:
-                    seen = is_occupied(x, occupied, cells)
-            logit = real(EMPTY_LOGIT)
-            if seen == 1:
-                logit = proposal.density_logit(
-                    x, times, ray, mask_logits, static_table, dynamic_table, scales, integers, hidden_weights,
-                    out_weights,
-                )  # fmt: skip
-            density_logits[i, ray] = logit
+        for ray in range(density_logits.shape[1]):
+            origin, direction = rays.load(origins, ray), rays.load(directions, ray)
+            depth = real(0.0)
+            start = t_edges[0, ray]
+            for i in range(density_logits.shape[0]):
+                end = t_edges[i + 1, ray]
+                logit = real(EMPTY_LOGIT)
+                if depth < darkness:
+                    x = space.contracted(origin + direction * (0.5 * (start + end)), box)
+                    seen = 1
+                    if ti.static(contraction == "none"):
+                        seen = proposal.is_inside(x)
+                    if ti.static(skips_empty):
+                        if seen == 1:
+                            seen = is_occupied(x, occupied, cells)
+                    if seen == 1:
+                        logit = proposal.density_logit(
+                            x, times, ray, mask_logits, static_table, dynamic_table, scales, integers, hidden_weights,
+                            out_weights,
+                        )  # fmt: skip
+                        depth += volume.optical_depth(logit, end - start)
+                density_logits[i, ray] = logit
+                start = end
 
     return launchers(forward=forward)
 

@@ -121,8 +121,9 @@ class MaskedEncoding(nn.Module):
         compute: torch.dtype,
         static_only: bool,
         occupied: torch.Tensor | None,
+        darkness: float,
     ) -> torch.Tensor:
-        """The same for edges (P+1, N), as (P, N), and only in occupied cells; see `ops.marching`."""
+        """The same for edges (P+1, N), as (P, N), and only where it is seen; see `ops.marching`."""
         return marched_density(
             rays.origins,
             rays.directions,
@@ -136,6 +137,7 @@ class MaskedEncoding(nn.Module):
             space.box,
             self.copies_in(compute),
             occupied,
+            darkness,
         )
 
     def copies_in(self, compute: torch.dtype) -> Copies | None:

@@ -3,6 +3,7 @@
 Letters: N rays, S samples per ray, M = N*S samples.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -105,10 +106,18 @@ class ProposalField(Field):
         return self.encoding.density_logits(rays, t_edges, self.density_mlp, self.space, compute, static_only)
 
     def marched_logits(
-        self, rays: Rays, t_edges: torch.Tensor, compute: torch.dtype, static_only: bool, occupied: torch.Tensor | None
+        self,
+        rays: Rays,
+        t_edges: torch.Tensor,
+        compute: torch.dtype,
+        static_only: bool = False,
+        occupied: torch.Tensor | None = None,
+        darkness: float = math.inf,
     ) -> torch.Tensor:
-        """(P, N) float32 for bins with edges (P+1, N), in occupied cells; see `ops.marching`."""
-        return self.encoding.marched_logits(rays, t_edges, self.density_mlp, self.space, compute, static_only, occupied)
+        """(P, N) float32 for bins with edges (P+1, N), where it is seen; see `ops.marching`."""
+        return self.encoding.marched_logits(
+            rays, t_edges, self.density_mlp, self.space, compute, static_only, occupied, darkness
+        )
 
     def at(
         self, positions: torch.Tensor, times: torch.Tensor, compute: torch.dtype, static_only: bool = False

@@ -3,6 +3,7 @@
 Letters: N rays, P bins of a proposal, S bins of the field, A rays that still have light, K samples of each.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -102,10 +103,12 @@ def marched_density(
     box: float = 1.0,
     copies: Copies | None = None,
     occupied: torch.Tensor | None = None,
+    darkness: float = math.inf,
 ) -> torch.Tensor:
     """Density logits of a proposal as `proposal_density` gives them, for edges (P+1, N) and as (P, N).
 
-    Nothing is looked up in cells that are known to be empty: the logit there is -1e4, no density at all.
+    Nothing is looked up in cells that are known to be empty, nor behind bins whose optical depths sum up to `darkness`:
+    the logit there is -1e4, no density at all.
 
     Args:
         origins: see `proposal_density`, as all that is not said here.
@@ -125,6 +128,7 @@ def marched_density(
         box: half edge of a bounded scene.
         copies: tables in float16.
         occupied: (C^3 / 32,) int32 from `pack_cells`, a bit for each of C cells along x, y and z; None for all.
+        darkness: optical depth at which a ray ends.
     Returns:
         (P, N), dtype of origins.
     Raises:
@@ -162,6 +166,7 @@ def marched_density(
             out_weights,
             occupied,
             cells,
+            darkness,
             logits,
         )
     return logits

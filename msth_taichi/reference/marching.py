@@ -1,5 +1,7 @@
 """Samples of rays that are rendered, in plain PyTorch. Letters: N rays, P bins of a proposal, S bins of the field."""
 
+import math
+
 import torch
 
 from msth_taichi.reference.composite import truncated_exp, weights
@@ -17,16 +19,18 @@ def marched_density(
     t_edges: torch.Tensor,
     *field: object,
     occupied: torch.Tensor | None = None,
+    darkness: float = math.inf,
 ) -> torch.Tensor:
     """See `msth_taichi.ops.marching`; `field` as there, without copies, and `occupied` is (C, C, C) bool."""
     edges = t_edges.T.contiguous()
-    logits = proposal_density(origins, directions, times, edges, *field).T  # type: ignore[arg-type]
-    if occupied is None:
-        return logits
-    kind, box = field[-2:]
-    places = sample_positions(origins, directions, edges, kind, box)  # type: ignore[arg-type]
-    cell = (places * len(occupied)).long().clamp(0, len(occupied) - 1)
-    return torch.where(occupied[tuple(cell.T)].view(len(origins), -1).T, logits, EMPTY_LOGIT)
+    logits = proposal_density(origins, directions, times, edges, *field)  # type: ignore[arg-type]
+    if occupied is not None:
+        kind, box = field[-2:]
+        places = sample_positions(origins, directions, edges, kind, box)  # type: ignore[arg-type]
+        cell = (places * len(occupied)).long().clamp(0, len(occupied) - 1)
+        logits = torch.where(occupied[tuple(cell.T)].view_as(logits), logits, EMPTY_LOGIT)
+    depth = truncated_exp(logits) * edges.diff(dim=1)
+    return torch.where(depth.cumsum(1) - depth < darkness, logits, EMPTY_LOGIT).T
 
 
 def redraw(

@@ -145,6 +145,12 @@ class FastRenderer:
         return self._occupancies.get(static_only)
 
     @property
+    def _darkness(self) -> float:
+        """Optical depth at which a ray ends."""
+        least = self.shortcuts.least_light
+        return -math.log(least) if least > 0 else math.inf
+
+    @property
     def _last_proposal(self) -> ProposalField:
         return self.model.proposals[-1]  # type: ignore[return-value]
 
@@ -173,7 +179,9 @@ class FastRenderer:
             found = proposal(rays, t_edges.T.contiguous(), self.model.compute, static_only)
             return found.density_logits.view(len(rays), -1).T.contiguous()
         occupied = None if occupancy is None else occupancy.at(time)
-        return proposal.marched_logits(rays, t_edges, self.model.compute, static_only, occupied)
+        # what a mode leaves out does not hide what lies behind
+        darkness = self._darkness if mode == "full" else math.inf
+        return proposal.marched_logits(rays, t_edges, self.model.compute, static_only, occupied, darkness)
 
     def _look_up(self, rays: Rays, time: float, samples: Packed, end: torch.Tensor, mode: Mode) -> Seen:
         """What rays see of their samples, from the front up to where their light ends."""
@@ -182,7 +190,6 @@ class FastRenderer:
         zero = torch.zeros(8, count, device=end.device)
         seen = Seen(zero[:3], zero[3:6], zero[6], end.clone(), zero[7])
         per_ray, times = field.per_ray(rays), end.new_full((1,), float(time))
-        darkness = -math.log(self.shortcuts.least_light) if self.shortcuts.least_light > 0 else math.inf
         alive = samples.count.nonzero().squeeze(1)
         for first in range(0, len(samples.middles), _ROUND):
             if not len(alive):
@@ -200,7 +207,7 @@ class FastRenderer:
             counts = left.clamp(max=middles.shape[1]).long()
             assert found.color_logits is not None
             absorb(seen, alive, counts, middles, widths, logits, found.color_logits, found.mask)
-            alive = alive[(left > _ROUND) & (seen.depth[alive] < darkness)]
+            alive = alive[(left > _ROUND) & (seen.depth[alive] < self._darkness)]
         # where half of the light never goes, the depth is the last sample's, kept or not
         seen.median = torch.where(seen.depth < math.log(2), end, seen.median)
         return seen
@@ -242,7 +249,7 @@ class StillView:
         width, height = self._size
         pixels = torch.arange(width * height, device=renderer.device)
         rays = [renderer.camera_rays(camera, part, time) for part in pixels.split(renderer.chunk())]
-        self.changing = torch.cat([self._changing(part, time, threshold) for part in rays])
+        self.changing = torch.cat([self._changing(part, threshold) for part in rays])
         """(H*W,) bool, rays that are rendered for each frame."""
         where = self.changing.nonzero().squeeze(1)
         self._again = [(part, renderer.camera_rays(camera, part, time)) for part in where.split(renderer.chunk())]
@@ -264,7 +271,7 @@ class StillView:
         return self._renderer.rays(rays, time, mode=self._mode)
 
     @torch.no_grad()
-    def _changing(self, rays: Rays, time: float, threshold: float) -> torch.Tensor:
+    def _changing(self, rays: Rays, threshold: float) -> torch.Tensor:
         renderer, bounds = self._renderer, self._renderer.model.config.rays
         if self._mode == "static":
             return torch.zeros(len(rays), dtype=torch.bool, device=renderer.device)
@@ -272,8 +279,9 @@ class StillView:
         count = renderer.model.config.proposals[0].samples
         _, t_edges = marched_edges(rays.near, rays.far, count, bounds.spacing, bounds.middle)
         moving = self._moving(threshold)
-        moves = proposal.marched_logits(rays, t_edges, renderer.model.compute, False, moving) > EMPTY_LOGIT
-        logits = renderer.proposal_logits(proposal, rays, t_edges, time, "full")
+        compute = renderer.model.compute
+        moves = proposal.marched_logits(rays, t_edges, compute, occupied=moving) > EMPTY_LOGIT
+        logits = proposal.marched_logits(rays, t_edges, compute)
         depth = torch.where(moves, 0.0, torch.exp(logits.clamp(max=30)) * t_edges.diff(dim=0)).cumsum(0)
         return (moves & (depth < _OPAQUE)).any(0)
 

@@ -63,6 +63,15 @@ def test_density(device, kind, share):
     assert cells is None or 0.3 < (logits == EMPTY_LOGIT).float().mean() < 0.9
 
 
+def test_density_ends_in_darkness(device):
+    """No lookups behind bins that let next to nothing through; the bin that makes it dark is seen."""
+    *inputs, first, last = density_inputs(40, 30, device)
+    field = (*SPECS, first, last, "mst", "inf", 1.5)
+    logits = marched_density(*inputs, *field, darkness=2.0)
+    assert_close(logits, twin.marched_density(*inputs, *field, darkness=2.0), 1e-4)
+    assert 0.1 < (logits == EMPTY_LOGIT).float().mean() < 0.9 and (logits[0] > EMPTY_LOGIT).all()
+
+
 def test_bits_of_cells(device):
     occupied = torch.zeros(4, 4, 4, dtype=torch.bool, device=device)
     occupied[1, 3, 3] = occupied[2, 0, 1] = True
