@@ -89,6 +89,8 @@ class TableSums:
         for table in (self.mask, self.static, self.dynamic):
             table.zero_()
         self.pending = False
+        if self._beside is not None:
+            self._beside.clear()
 
     def gradients(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Gradients of mask logits (E, 1), static and dynamic table (E, F), in float32."""

@@ -58,6 +58,19 @@ class Batch:
     depth: torch.Tensor | None = None
     drawn: tuple[torch.Tensor, ...] | None = None
 
+    def split(self, parts: int) -> list["Batch"]:
+        """Up to so many parts of as many rays each, but for the last; what was drawn stays with none of them."""
+        if parts == 1:
+            return [self]
+        size = -(-len(self.target) // parts)
+        rays = self.rays.split(size)
+        columns = [self.target, self.background, self.image, self.row, self.column, self.kept, self.depth]
+        cut = [[None] * len(rays) if x is None else x.split(size) for x in columns]
+        target, background, image, row, column, kept, depth = cut
+        jitter = [x.contiguous() for x in self.jitter.split(size, dim=1)]
+        fields = zip(rays, target, jitter, background, image, row, column, kept, depth, strict=True)
+        return [Batch(*part) for part in fields]  # type: ignore[arg-type]
+
 
 class Batches:
     """Batches for every step of a training.

@@ -77,6 +77,15 @@ class GridAdam:
         for parameter in self._parameters:
             parameter.grad = None
 
+    def forget(self) -> None:
+        """Forget all gradients, kept ones too: of a backward pass that did not come to its end."""
+        self.zero_grad()
+        for field in self.fields:
+            if field.encoding.sums is not None:
+                field.encoding.sums.clear()
+            if field.flat is not None:
+                field.flat.gradients.zero_()
+
     @torch.no_grad()
     def step(self) -> None:
         """One step of everything that has a gradient."""

@@ -31,7 +31,7 @@ from msth_taichi.sampling import make_sampler, require_suited
 from msth_taichi.scene.depths import DepthStore
 from msth_taichi.scene.frames import FrameStore
 from msth_taichi.scene.scene import Scene
-from msth_taichi.training.batches import AHEAD, Batches
+from msth_taichi.training.batches import AHEAD, Batch, Batches
 from msth_taichi.training.bounds import with_bounds
 from msth_taichi.training.checkpoint import State, checkpoint_path, checkpoint_steps, load_training, save_checkpoint
 from msth_taichi.training.collapse import CollapseWatch, explained
@@ -39,6 +39,9 @@ from msth_taichi.training.grid_adam import GridAdam
 from msth_taichi.training.run import Run, compute_dtype, make_model, require_free, write_run
 from msth_taichi.training.schedules import learning_rate, proposals_are_due
 from msth_taichi.training.team import Team, join
+
+_FEWEST_RAYS = 128
+"""Of a part of a batch: where even these do not fit into memory, something else is wrong."""
 
 
 def train(
@@ -155,6 +158,7 @@ class Trainer:
         # the first step whose loss was not finite, kept on the device so that no step waits for it
         self._bad_step = torch.full((), math.inf, device=device, dtype=torch.float64)
         self._watch = CollapseWatch()
+        self._parts = 1
         # of the last step: errors, targets, background and what counts, for the log to look at
         self._seen: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None] | None = None
 
@@ -205,36 +209,72 @@ class Trainer:
                 self._save()
 
     def step(self) -> dict[str, torch.Tensor]:
-        """One step of optimisation; returns the loss terms, still on the device."""
-        config, step = self.config, self.state.step
+        """One step of optimisation; returns the loss terms, still on the device.
+
+        Where the GPU has too little memory for the batch, it is cut in halves from then on, whose gradients are added.
+        """
+        step = self.state.step
         due = proposals_are_due(step, self.state.since_update)
         batch = self.batches.at(step)
-        found = losses(
-            self.model,
-            self.batches.aimed(batch),
-            batch.target,
-            config.loss,
-            jitter=batch.jitter,
-            anneal=anneal_exponent(step, config.rays.anneal_steps),
-            train_proposals=due,
-            background=batch.background,
-            kept=batch.kept,
-            guide_mask=(step + 1) % config.mask.interval == 0,
-            depth=batch.depth,
-        )
-        self._seen = found.errors, batch.target, batch.background, batch.kept
-        self._bad_step = torch.where(found.total.isfinite(), self._bad_step, self._bad_step.clamp(max=step + 1))
-        self.optimizer.learning_rate = learning_rate(step, config.training)
-        self.optimizer.zero_grad()
-        # the mean over all rays is the sum of every process's part of it
-        found.total.backward(self.optimizer.loss_scale / self.team.size)
+        self.optimizer.learning_rate = learning_rate(step, self.config.training)
+        while True:
+            self.optimizer.zero_grad()
+            try:
+                terms, errors = self._differentiate(batch, due)
+                break
+            except torch.OutOfMemoryError:
+                if len(batch.target) < 2 * _FEWEST_RAYS * self._parts or self.team.size > 1:
+                    raise
+            self._make_room()
         self.optimizer.step()
+        self._seen = errors, batch.target, batch.background, batch.kept
         if self.sampler.learns:
             assert batch.drawn is not None
-            self.sampler.update(*batch.drawn, self.team.gathered(found.errors))
+            self.sampler.update(*batch.drawn, self.team.gathered(errors))
         self.state.since_update = 1 if due else self.state.since_update + 1
         self.state.step = step + 1
-        return found.terms
+        return terms
+
+    def _differentiate(self, batch: Batch, due: bool) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Gradients of a batch; returns its loss terms, and the error of each ray."""
+        config, step = self.config, self.state.step
+        terms: dict[str, torch.Tensor] = {}
+        errors = []
+        for part in batch.split(self._parts):
+            found = losses(
+                self.model,
+                self.batches.aimed(part),
+                part.target,
+                config.loss,
+                jitter=part.jitter,
+                anneal=anneal_exponent(step, config.rays.anneal_steps),
+                train_proposals=due,
+                background=part.background,
+                kept=part.kept,
+                guide_mask=(step + 1) % config.mask.interval == 0,
+                depth=part.depth,
+            )
+            self._bad_step = torch.where(found.total.isfinite(), self._bad_step, self._bad_step.clamp(max=step + 1))
+            # the mean over all rays is the sum of each part's share of it, and of every process's
+            share = len(part.target) / len(batch.target)
+            scale, factor = self.optimizer.loss_scale, share / self.team.size
+            found.total.backward(scale if factor == 1 else factor * scale)
+            errors.append(found.errors)
+            if share == 1:
+                return found.terms, found.errors
+            terms = {name: share * term + terms.get(name, 0.0) for name, term in found.terms.items()}
+        return terms, torch.cat(errors)
+
+    def _make_room(self) -> None:
+        """Cut batches in twice as many parts."""
+        self._parts *= 2
+        self.optimizer.forget()
+        torch.cuda.empty_cache()
+        tqdm.write(
+            f"warning: step {self.state.step}: the GPU is out of memory; batches are trained on in {self._parts} parts "
+            "from here on, which is slower; lower data.gpu_memory or training.rays_per_step",
+            file=sys.stderr,
+        )
 
     def _make_optimizer(self) -> GridAdam:
         settings, loss, learnt = self.config.training, self.config.loss, self.config.cameras

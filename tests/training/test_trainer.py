@@ -22,6 +22,7 @@ from msth_taichi.scene.scene import Scene, load_scene
 from msth_taichi.training.checkpoint import checkpoint_steps
 from msth_taichi.training.run import load_run
 from msth_taichi.training.trainer import Trainer, train
+from tests.comparison import assert_close
 from tests.settings import changed
 
 
@@ -460,3 +461,30 @@ def test_training_leaves_the_callers_random_numbers_alone(train_tiny):
     torch.manual_seed(5)
     train_tiny("training.steps=1")
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_gpu_without_memory_gets_batches_in_parts(tiny_scene, tiny_config, tmp_path, monkeypatch, capsys):
+    """The step is done again in halves, with the same gradients; and training goes on."""
+    import msth_taichi.training.trainer as module
+
+    config = changed(tiny_config, "training.rays_per_step=600", "rays.background=random")
+    whole, halves = (Trainer(tiny_scene, config, tmp_path, torch.device("cpu"), progress=False) for _ in range(2))
+    plain, sizes = module.losses, []
+
+    def losses(model, rays, *arguments, **options):
+        found = plain(model, rays, *arguments, **options)
+        sizes.append(len(rays))
+        if len(rays) > 300:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return found
+
+    expected = whole.step()
+    monkeypatch.setattr(module, "losses", losses)
+    terms = halves.step()
+    assert sizes == [600, 300, 300] and "out of memory; batches are trained on in 2 parts" in capsys.readouterr().err
+    for name, term in expected.items():
+        assert_close(terms[name], term, 1e-5)
+    for one, other in zip(whole.model.parameters(), halves.model.parameters(), strict=True):
+        assert one.grad is None or (one.grad - other.grad).norm() <= 1e-5 * one.grad.norm()
+    halves.step()
+    assert sizes[3:] == [300, 300] and halves.state.step == 2
