@@ -1,7 +1,7 @@
 """Pages of the site that lie beside docs/: they keep their paths, and links are turned so that they lead there.
 
-Links are written as they lead on disk: `../CONTRIBUTING.md` from docs/, `docs/method.md` from beside it. A link to what is no
-page, such as source code, becomes its text.
+Links are written as they lead on disk: `../CONTRIBUTING.md` from docs/, `docs/method.md` from beside it. A link to what
+is no page, such as source code, becomes its text.
 """
 
 import posixpath
@@ -36,8 +36,8 @@ def on_page_markdown(markdown: str, page: Page, files: Files, **_: object) -> st
     def turned(link: re.Match[str]) -> str:
         text, target, anchor = link.groups()
         goal = posixpath.normpath(posixpath.join(posixpath.dirname(on_disk), target))
-        if files.get_file_from_path(goal.removeprefix("docs/")):
-            return f"[{text}]({posixpath.relpath(goal.removeprefix('docs/'), posixpath.dirname(uri) or '.')}{anchor or ''})"
+        if files.get_file_from_path(there := goal.removeprefix("docs/")):
+            return f"[{text}]({posixpath.relpath(there, posixpath.dirname(uri) or '.')}{anchor or ''})"
         return text if (ROOT / goal).exists() else link.group()
 
     return LINK.sub(turned, markdown)
