@@ -11,7 +11,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import common
@@ -29,7 +29,7 @@ from msth_taichi.training.trainer import Trainer
 
 NAME = "rendering"
 
-NONE = Shortcuts(cells=0, least_mass=-1.0, least_light=0.0, sure=1.0)
+NONE = Shortcuts(cells=0, least_mass=-1.0, least_light=0.0, least_weight=-1.0, sure=1.0)
 ROWS = 20  # of the table of kernels
 
 Image = dict[str, torch.Tensor]
@@ -68,11 +68,12 @@ def shortcuts(cells: int | None) -> dict[str, Shortcuts]:
     """Rows of the table, each with all that the rows above leave out."""
     best = Shortcuts(cells=cells)
     return {
-        "compacted, nothing left out": NONE,
-        "occupied cells": Shortcuts(cells, NONE.least_mass, NONE.least_light, NONE.sure),
-        "samples with weight": Shortcuts(cells, best.least_mass, NONE.least_light, NONE.sure),
-        "rays end": Shortcuts(cells, best.least_mass, best.least_light, NONE.sure),
-        "sure masks": best,
+        "nothing": NONE,
+        "empty cells": replace(NONE, cells=cells),
+        "samples without weight": replace(NONE, cells=cells, least_mass=best.least_mass),
+        "what lies in the dark": replace(best, least_weight=NONE.least_weight, sure=NONE.sure),
+        "colours that do not show": replace(best, sure=NONE.sure),
+        "tables without a share": best,
     }
 
 

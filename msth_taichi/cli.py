@@ -111,7 +111,11 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train a data set into a run folder."""
+    """Train a data set into a run folder; under torchrun, all its processes together, each with a GPU of its own."""
+    from msth_taichi.rendering.shards import torchrun_shard
+
+    part = torchrun_shard()  # chooses the GPU, so before torch is imported
+
     from msth_taichi.training.start import start_training
 
     run = start_training(
@@ -124,6 +128,8 @@ def train(
         resume=resume,
         overwrite=overwrite,
     )
+    if part.index > 0:
+        return
     if run.step < run.config.training.steps:
         print(f"stopped at step {run.step}; continue with: msth train {data} --output {output} --resume")
     else:

@@ -202,57 +202,46 @@ def marching_kernels(dtype: torch.dtype, spacing: str) -> SimpleNamespace:
 
 
 @cache
-def absorb_kernels(dtype: torch.dtype) -> SimpleNamespace:
+def weigh_kernels(dtype: torch.dtype) -> SimpleNamespace:
     """Kernels for logits of `dtype`; see `msth_taichi.ops.marching`."""
     real = real_of(dtype)
-    stored = TAICHI_DTYPE[dtype]
     volume = logit_functions(real)
     matrix = ti.types.ndarray(dtype=real, ndim=2)
     vector = ti.types.ndarray(dtype=real, ndim=1)
-    stored_vector = ti.types.ndarray(dtype=stored, ndim=1)
-    stored_matrix = ti.types.ndarray(dtype=stored, ndim=2)
+    stored_vector = ti.types.ndarray(dtype=TAICHI_DTYPE[dtype], ndim=1)
     numbers = ti.types.ndarray(dtype=ti.i64, ndim=1)
 
     @ti.kernel
     def forward(
         rays: numbers,  # (A,)
-        counts: numbers,  # (A,) samples of each, at most K
+        counts: numbers,  # (A,) samples of each
         middles: matrix,  # (A, K)
         widths: matrix,  # (A, K)
         density_logits: stored_vector,  # (A*K,)
-        color_logits: stored_matrix,  # (3, A*K)
         masks: vector,  # (A*K,)
-        color: matrix,  # (3, N), added to
-        last_color: matrix,  # (3, N), overwritten
         depth: vector,  # (N,) optical, added to
         median: vector,  # (N,), overwritten until half of the light is gone
         mask: vector,  # (N,), added to
+        weights: matrix,  # (A, K)
     ):
         for a in range(rays.shape[0]):
             ray = rays[a]
-            count = ti.cast(counts[a], ti.i32)
             tau_sum = depth[ray]
             place = median[ray]
-            moved = mask[ray]
-            seen = ti.Vector([color[0, ray], color[1, ray], color[2, ray]])
-            last = seen
-            for k in range(count):
-                j = a * middles.shape[1] + k
-                tau = volume.optical_depth(ti.cast(density_logits[j], real), widths[a, k])
-                light = ti.exp(-tau_sum)
-                w = light * volume.absorbed(tau)
-                if light > 0.5:
-                    place = middles[a, k]
-                for c in ti.static(range(3)):
-                    last[c] = volume.sigmoid(ti.cast(color_logits[c, j], real))
-                seen += w * last
-                moved += w * masks[j]
-                tau_sum += tau
+            total = mask[ray]
+            for k in range(weights.shape[1]):
+                w = real(0.0)
+                if k < counts[a]:
+                    tau = volume.optical_depth(ti.cast(density_logits[a * weights.shape[1] + k], real), widths[a, k])
+                    light = ti.exp(-tau_sum)
+                    w = light * volume.absorbed(tau)
+                    if light > 0.5:
+                        place = middles[a, k]
+                    total += w * masks[a * weights.shape[1] + k]
+                    tau_sum += tau
+                weights[a, k] = w
             depth[ray] = tau_sum
             median[ray] = place
-            mask[ray] = moved
-            for c in ti.static(range(3)):
-                color[c, ray] = seen[c]
-                last_color[c, ray] = last[c]
+            mask[ray] = total
 
     return launchers(forward=forward)

@@ -160,26 +160,26 @@ class MaskedField(Field):
         density, color = radiance(features, self.per_ray(rays), self.density_mlp, self.color_mlp)
         return FieldSamples(_kept(density, covered), mask, color)
 
-    def at(
-        self,
-        positions: torch.Tensor,
-        times: torch.Tensor,
-        per_ray: torch.Tensor,
-        compute: torch.dtype,
-        static_only: bool = False,
-    ) -> FieldSamples:
-        """Density, mask and colour at grid positions (M, 3) of single rays.
+    def geometry(
+        self, positions: torch.Tensor, times: torch.Tensor, compute: torch.dtype, static_only: bool = False
+    ) -> tuple[FieldSamples, torch.Tensor]:
+        """Density and mask, and what the colour depends on beside the ray (1 + G, M), without gradients to either.
 
         Args:
             positions: (M, 3) grid coordinates.
             times: (N,) in [0, 1], each that of M / N positions.
-            per_ray: (B, M) from `per_ray`, of each position's ray.
             compute: dtype of features and MLPs.
             static_only: read the static table alone.
         """
         features, mask = self.encoding(positions, times, compute, static_only)
-        density, color = radiance(features, per_ray, self.density_mlp, self.color_mlp)
-        return FieldSamples(_kept(density, self.space.covers(positions)), mask, color)
+        out = self.density_mlp(features)
+        density = out[0].clone()
+        out[0] = 1  # see `radiance`
+        return FieldSamples(_kept(density, self.space.covers(positions)), mask), out
+
+    def color_logits(self, per_ray: torch.Tensor, geometry: torch.Tensor) -> torch.Tensor:
+        """(3, M) for columns of `geometry` (1 + G, M), seen along rays with `per_ray` (B, M)."""
+        return self.color_mlp(torch.cat([per_ray.to(geometry.dtype), geometry]))
 
     def per_ray(self, rays: Rays) -> torch.Tensor:
         """(B, N) what the colour of all samples of a ray depends on: harmonics of its direction, and its appearance."""

@@ -12,7 +12,7 @@ import torch
 from msth_taichi.errors import TensorError
 from msth_taichi.grids import GridSpec
 from msth_taichi.kernels.cells import as_words
-from msth_taichi.kernels.marching import absorb_kernels, marched_density_kernels, marching_kernels
+from msth_taichi.kernels.marching import marched_density_kernels, marching_kernels, weigh_kernels
 from msth_taichi.ops.checks import check
 from msth_taichi.ops.masked_encoding import Copies, Grids
 from msth_taichi.ops.stratified import check_sampling
@@ -39,19 +39,15 @@ class Packed(NamedTuple):
 
 
 @dataclass
-class Seen:
-    """What N rays have seen so far.
+class Passed:
+    """What N rays have passed so far.
 
     Args:
-        color: (3, N) weighted sum.
-        last_color: (3, N) of the last sample absorbed.
-        depth: (N,) optical depth passed.
+        depth: (N,) optical depth.
         median: (N,) distance of the sample at which half of the light was gone, or of the last one.
-        mask: (N,) weighted sum.
+        mask: (N,) sum of masks by weight.
     """
 
-    color: torch.Tensor
-    last_color: torch.Tensor
     depth: torch.Tensor
     median: torch.Tensor
     mask: torch.Tensor
@@ -267,43 +263,43 @@ def pack(t_edges: torch.Tensor, mass: torch.Tensor, least: float, keep_last: boo
     return Packed(middles, widths, count)
 
 
-def absorb(
-    seen: Seen,
+def weigh(
+    passed: Passed,
     rays: torch.Tensor,
     counts: torch.Tensor,
     middles: torch.Tensor,
     widths: torch.Tensor,
     density_logits: torch.Tensor,
-    color_logits: torch.Tensor,
     masks: torch.Tensor,
-) -> None:
-    """Go on along some rays, with the sums of `composite`, from where they are; `seen` is changed.
+) -> torch.Tensor:
+    """Weights of the next samples of some rays, as in `composite`, from where they are; `passed` is changed.
 
     Args:
-        seen: of N rays.
+        passed: of N rays.
         rays: (A,) int64 of them, each once.
-        counts: (A,) int64 samples of each to take, at most K.
+        counts: (A,) int64 samples of each to take; of K, the others weigh nothing.
         middles: (A, K) of the samples' bins.
         widths: (A, K) of their bins.
         density_logits: (A*K,) float16, float32 or float64, ray after ray.
-        color_logits: (3, A*K) same dtype.
         masks: (A*K,).
+    Returns:
+        (A, K).
     Raises:
         TensorError: wrong shape, dtype, device or layout.
 
     Example:
-        >>> absorb(seen, rays, counts, middles, widths, found.density_logits, found.color_logits, found.mask)
+        >>> weights = weigh(passed, rays, counts, middles, widths, found.density_logits, found.mask)
     """
-    check("middles", middles, (None, None), seen.color.dtype)
+    check("middles", middles, (None, None), passed.depth.dtype)
     some, samples = middles.shape
     check("rays", rays, (some,), torch.int64)
     check("counts", counts, (some,), torch.int64)
     check("widths", widths, (some, samples), middles.dtype)
     check("density_logits", density_logits, (some * samples,), _LOGITS)
-    check("color_logits", color_logits, (3, some * samples), density_logits.dtype)
     check("masks", masks, (some * samples,), middles.dtype)
-    if some and samples:
-        state = (seen.color, seen.last_color, seen.depth, seen.median, seen.mask)
-        absorb_kernels(density_logits.dtype).forward(
-            rays, counts, middles, widths, density_logits, color_logits, masks, *state
+    weights = torch.empty_like(middles)
+    if weights.numel():
+        weigh_kernels(density_logits.dtype).forward(
+            rays, counts, middles, widths, density_logits, masks, passed.depth, passed.median, passed.mask, weights
         )
+    return weights

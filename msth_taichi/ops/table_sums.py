@@ -1,5 +1,7 @@
 """Gradients of an encoding's tables, summed in fixed point. Letters: L levels, F features, E entries of a table."""
 
+from collections.abc import Callable, Iterable
+
 import torch
 
 from msth_taichi.errors import TensorError
@@ -40,6 +42,8 @@ class TableSums:
         """(L,) units per one."""
         self.pending = False
         """Whether there is something to take."""
+        self.add: Callable[[Iterable[torch.Tensor]], None] = list
+        """Adds tensors up over the processes that train together: they must agree on the units."""
         self._beside: TableSums | None = None
 
     def open(self, out_gradient: torch.Tensor) -> None:
@@ -52,6 +56,7 @@ class TableSums:
             raise TensorError("sums: of an earlier backward pass; open beside() and take it over, or call clear()")
         rows = out_gradient.view(len(self.bounds), -1)
         torch.linalg.vector_norm(rows, 1, dim=1, dtype=torch.float32, out=self.bounds)
+        self.add([self.bounds])
         torch.div(FIXED_LIMIT, self.bounds.clamp(min=1e-25), out=self.scales)
         self.pending = True
 
@@ -59,6 +64,7 @@ class TableSums:
         """Empty sums of the same tables, for a second backward pass before the first was taken."""
         if self._beside is None:
             self._beside = TableSums(*self.specs, self.mask.device)
+            self._beside.add = self.add
         return self._beside
 
     def take_over(self, other: "TableSums") -> None:

@@ -5,7 +5,8 @@
        those behind surfaces alike.
     3  The field is looked up from the front of rays to their back, some samples at a time; a ray ends where no light
        is left.
-    4  Masks that are sure within a hair count as sure, and the table without a share is not read.
+    4  Colours are looked up of samples that show.
+    5  Masks that are sure within a hair count as sure, and the table without a share is not read.
 
 Letters: N rays, P samples of a proposal, S samples of the field, M samples that are looked up, H, W image size.
 """
@@ -20,7 +21,7 @@ from msth_taichi.model.field import ProposalField
 from msth_taichi.model.ndc import ndc_distance
 from msth_taichi.model.rays import Rays
 from msth_taichi.model.renderer import Mode, RadianceField
-from msth_taichi.ops.marching import Packed, Seen, absorb, marched_edges, pack, pack_cells, redraw
+from msth_taichi.ops.marching import Packed, Passed, marched_edges, pack, pack_cells, redraw, weigh
 from msth_taichi.rendering.occupancy import Occupancy
 from msth_taichi.scene.cameras import Cameras
 from msth_taichi.thresholds import EMPTY_LOGIT
@@ -44,15 +45,17 @@ class Shortcuts:
             none on a CPU, where building it takes longer than it saves in a small render.
         least_mass: share of a ray's light below which the proposal's weight around a sample is not worth a lookup.
         least_light: share of a ray's light with which it ends.
+        least_weight: share of a ray's light below which the colour of a sample is that of the others.
         sure: masks above it count as 1, and below one minus it as 0; 1 for none.
 
     Example:
-        >>> Shortcuts(cells=0, least_mass=0.0, least_light=0.0, sure=1.0)  # all samples, as in training
+        >>> Shortcuts(cells=0, least_mass=-1, least_light=0, least_weight=-1, sure=1)  # all samples, as in training
     """
 
     cells: int | None = None
     least_mass: float = 2e-3
     least_light: float = 2e-3
+    least_weight: float = 2e-3
     sure: float = 0.99
 
 
@@ -109,17 +112,17 @@ class FastRenderer:
         """What N rays see at one time: rgb (N, 3), depth, accumulation and mask (N,)."""
         background = self.model.background(len(rays), mode=mode)
         samples, end = self._samples(rays, time, mode, keep_last=background is None)
-        seen = self._look_up(rays, time, samples, end, mode)
-        light = torch.exp(-seen.depth)
-        behind = seen.last_color if background is None else background.T
-        median = seen.median
+        passed, color, last_color = self._look_up(rays, time, samples, end, mode)
+        light = torch.exp(-passed.depth)
+        behind = last_color if background is None else background.T
+        median = passed.median
         if rays.ndc is not None:
             median = ndc_distance(median, rays.ndc, self.model.config.rays.near)
         return {
-            "rgb": (seen.color + light * behind).clamp(0, 1).T,
+            "rgb": (color + light * behind).clamp(0, 1).T,
             "depth": median,
             "accumulation": 1 - light,
-            "mask": seen.mask + light,
+            "mask": passed.mask + light,
         }
 
     def chunk(self) -> int:
@@ -183,34 +186,55 @@ class FastRenderer:
         darkness = self._darkness if mode == "full" else math.inf
         return proposal.marched_logits(rays, t_edges, self.model.compute, static_only, occupied, darkness)
 
-    def _look_up(self, rays: Rays, time: float, samples: Packed, end: torch.Tensor, mode: Mode) -> Seen:
-        """What rays see of their samples, from the front up to where their light ends."""
+    def _look_up(
+        self, rays: Rays, time: float, samples: Packed, end: torch.Tensor, mode: Mode
+    ) -> tuple[Passed, torch.Tensor, torch.Tensor]:
+        """From the front of rays to where their light ends: what they pass, the colour (3, N) of what they see, and
+        that of their last sample, where light comes so far."""
         field, compute, space = self.model.field, self.model.compute, self.model.space
-        count = len(rays)
-        zero = torch.zeros(8, count, device=end.device)
-        seen = Seen(zero[:3], zero[3:6], zero[6], end.clone(), zero[7])
-        per_ray, times = field.per_ray(rays), end.new_full((1,), float(time))
+        zero = torch.zeros(9, len(rays), device=end.device)
+        passed, color, last_color, shown = Passed(zero[0], end.clone(), zero[1]), zero[2:5], zero[5:8], zero[8]
+        per_ray, times = field.per_ray(rays).to(compute), end.new_full((1,), float(time))
         alive = samples.count.nonzero().squeeze(1)
         for first in range(0, len(samples.middles), _ROUND):
             if not len(alive):
                 break
             row = slice(first, first + _ROUND)
             middles, widths = (x[row].index_select(1, alive).T.contiguous() for x in (samples.middles, samples.widths))
-            left = samples.count[alive] - first
+            left = samples.count[alive].long() - first
             origins, directions = rays.origins[alive, None], rays.directions[alive, None]
             positions = space.to_grid((origins + directions * middles[:, :, None]).view(-1, 3))
-            found = field.at(positions, times, per_ray.index_select(1, alive), compute, mode == "static")
+            found, geometry = field.geometry(positions, times, compute, mode == "static")
             logits = found.density_logits
             if mode != "full":
                 logits = torch.where((found.mask < 0.5) == (mode == "dynamic"), logits, EMPTY_LOGIT)
             self.looked_up += logits.numel()
-            counts = left.clamp(max=middles.shape[1]).long()
-            assert found.color_logits is not None
-            absorb(seen, alive, counts, middles, widths, logits, found.color_logits, found.mask)
-            alive = alive[(left > _ROUND) & (seen.depth[alive] < self._darkness)]
+            weights = weigh(passed, alive, left, middles, widths, logits, found.mask)
+            lit = passed.depth[alive] < self._darkness
+
+            # colours of samples that show, and of each ray's last one
+            count = middles.shape[1]
+            is_last = (torch.arange(count, device=left.device) == left[:, None] - 1) & lit[:, None]
+            least = self.shortcuts.least_weight
+            # thin smoke has no sample that shows: the foremost of each few then stands for them
+            thickest = (weights == weights.amax(1, keepdim=True)) & (weights > 0.1 * least)
+            chosen = ((weights > least) | thickest | is_last).view(-1).nonzero().squeeze(1)
+            ray = alive[chosen.div(count, rounding_mode="floor")]
+            seen = torch.sigmoid(field.color_logits(per_ray[:, ray], geometry[:, chosen]).float())
+            share = weights.view(-1)[chosen]
+            parts = zero.new_zeros(4, weights.numel())
+            parts[:, chosen] = torch.cat([seen * share, share[None]])
+            sums = parts.view(4, -1, count).sum(2)
+            color[:, alive] += sums[:3]
+            shown[alive] += sums[3]
+            final = is_last.view(-1)[chosen]
+            last_color[:, ray[final]] = seen[:, final]
+            alive = alive[(left > _ROUND) & lit]
         # where half of the light never goes, the depth is the last sample's, kept or not
-        seen.median = torch.where(seen.depth < math.log(2), end, seen.median)
-        return seen
+        passed.median = torch.where(passed.depth < math.log(2), end, passed.median)
+        # the little that did not show has the colour of the rest
+        color *= -torch.expm1(-passed.depth) / shown.clamp(min=1e-6)
+        return passed, color, last_color
 
 
 class StillView:

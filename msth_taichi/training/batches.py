@@ -16,10 +16,12 @@ from msth_taichi.config import Config
 from msth_taichi.model.rays import Rays
 from msth_taichi.model.renderer import RadianceField
 from msth_taichi.sampling import Sampler
+from msth_taichi.sampling.pixels import PixelBatch
 from msth_taichi.scene.cameras import Cameras
 from msth_taichi.scene.depths import DepthStore
 from msth_taichi.scene.frames import FrameStore
 from msth_taichi.scene.scene import Images
+from msth_taichi.training.team import Team
 
 AHEAD = 16
 """Batches drawn at once at most; what a sampler changes over time, it changes every so many steps."""
@@ -41,6 +43,8 @@ class Batch:
         column: (N,) int64 pixel column.
         kept: (N,) 1 where a ray counts, 0 where its pixel is to be ignored; None where all count.
         depth: (N,) where a ray meets the surface it sees, see `RadianceField.positions`; None where nobody asks.
+        drawn: image, row and column of the pixels of all processes, in the order in which they were drawn, for a
+            sampler that learns.
     """
 
     rays: Rays
@@ -52,6 +56,7 @@ class Batch:
     column: torch.Tensor
     kept: torch.Tensor | None = None
     depth: torch.Tensor | None = None
+    drawn: tuple[torch.Tensor, ...] | None = None
 
 
 class Batches:
@@ -66,6 +71,7 @@ class Batches:
         sampler: draws from `generator`.
         generator: of all randomness.
         depths: distances of the pixels of `images`; None where nobody asks.
+        team: all draw the same pixels, and each takes its share.
     """
 
     def __init__(
@@ -78,7 +84,9 @@ class Batches:
         sampler: Sampler,
         generator: torch.Generator,
         depths: DepthStore | None = None,
+        team: Team | None = None,
     ):
+        self._team = team or Team()
         self._model, self._config, self._cameras = model, config, cameras
         device = store.device
         self._camera, self._time = images.camera.to(device), images.time.to(device)
@@ -125,13 +133,18 @@ class Batches:
         return block, self._generator.get_state(), self._draw(block * self._ahead)
 
     def _draw(self, step: int) -> Callable[[], list[Batch]]:
-        count = self._config.training.rays_per_step
-        pixels = self._sampler.sample(step, count, self._ahead)
+        team, drawn = self._team, self._config.training.rays_per_step
+        count = drawn // team.size
+        whole = self._sampler.sample(step, drawn, self._ahead)
+        # drawn divides by the processes, so that every R-th of all blocks is every R-th of each
+        pixels = PixelBatch(*(team.share_of(x) for x in (whole.image, whole.row, whole.column, whole.dynamic)))
         camera = self._camera[pixels.image]
         rays = self._model.rays(self._cameras, camera, pixels.row, pixels.column, self._time[pixels.image])
         rays = replace(rays, camera=camera)
-        jitter = self._random(self._ahead, len(self._model.proposals) + 1, count)
-        random = self._random(self._ahead * count, 3) if self._config.rays.background == "random" else None
+        jitter = team.share_of(self._random(self._ahead, len(self._model.proposals) + 1, drawn), dim=2)
+        random = None
+        if self._config.rays.background == "random":
+            random = team.share_of(self._random(self._ahead * drawn, 3))
         background = self._model.background(self._ahead * count, random)
         fetched = self._store.request(pixels.image, pixels.row, pixels.column)
         measured = self._depths.request(pixels.image, pixels.row, pixels.column) if self._depths else None
@@ -148,7 +161,10 @@ class Batches:
             backgrounds = [None] * self._ahead if background is None else background.split(count)
             targets = target.contiguous().split(count)
             places = (x.split(count) for x in (pixels.image, pixels.row, pixels.column))
-            parts = zip(rays.split(count), targets, jitter, backgrounds, *places, kept, depth, strict=True)
+            told = [None] * self._ahead
+            if self._sampler.learns:
+                told = list(zip(*(x.split(drawn) for x in (whole.image, whole.row, whole.column)), strict=True))
+            parts = zip(rays.split(count), targets, jitter, backgrounds, *places, kept, depth, told, strict=True)
             return [Batch(*part) for part in parts]
 
         return finish

@@ -4,6 +4,7 @@ Letters: W weights of a field's MLPs.
 """
 
 import math
+from collections.abc import Callable, Iterable
 
 import torch
 from torch.optim.adam import adam
@@ -56,6 +57,8 @@ class GridAdam:
         """Factor of the learning rate of parameters that have one of their own."""
         self.decay = 0.0
         """Share of a table entry that is lost in each step of learning rate 1."""
+        self.add: Callable[[Iterable[torch.Tensor]], None] = list
+        """Adds gradients up over the processes that train together."""
         self._scaled, self._limit = loss_scale is not None, loss_scale or 1.0
         device = next(model.parameters()).device
         # a number of its own in memory, so that kernels change it while the host runs ahead
@@ -78,9 +81,14 @@ class GridAdam:
     def step(self) -> None:
         """One step of everything that has a gradient."""
         moved = [p for p in self._parameters if p.grad is not None]
+        self.add(p.grad for p in moved if p.grad is not None)
         if moved:
             self._step_others(moved)
         pending = [f for f in self.fields if f.encoding.sums is not None and f.encoding.sums.pending]
+        for field in pending:
+            sums, flat = field.encoding.sums, field.flat
+            assert sums is not None and flat is not None
+            self.add((sums.static, sums.dynamic, sums.mask, flat.gradients))
         for field in reversed(pending):  # the last one changes the scale that all divide by
             self._step_field(field, _GROWTH if field is pending[0] else 0.0)
 

@@ -36,6 +36,12 @@ def start_training(
     Raises:
         MsthError: a wrong setting, data set, device or run folder; nothing has been written then.
     """
+    if restarted() and checkpoint_steps(output):
+        # torchrun began again after a process had died: from the last checkpoint, with the settings of the run
+        preset, settings, resume, overwrite = None, None, True, False
+    elif restarted():
+        overwrite = True
+    leads = int(os.environ.get("RANK", "0")) == 0
     overrides = (settings or []) + ([f"training.steps={steps}"] if steps is not None else [])
     if resume:
         if preset or settings:
@@ -51,8 +57,9 @@ def start_training(
                 f"training.steps={config.training.steps}: {output} is at step {reached}; give --steps more"
             )
     else:
-        require_free(output, overwrite)
-        _require_writable(output)
+        if leads:
+            require_free(output, overwrite)
+            _require_writable(output)
         if preset is None:
             raise ConfigError(f"--preset is missing; choose one of {', '.join(preset_names())}")
         config = load_preset(preset, overrides)
@@ -61,12 +68,18 @@ def start_training(
     scene = load_scene(data, config.data)
     if resume:
         require_same_cameras(scene, read_scene(output), output)
-    _check_held_out(scene)
+    if leads:
+        _check_held_out(scene)
 
     def compare(run: Run) -> None:
         evaluate(run, scene)
 
     return train(scene, config, output, arch=arch, resume=resume, overwrite=overwrite, on_evaluation=compare)
+
+
+def restarted() -> bool:
+    """Whether torchrun started this process in place of one that had failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def _require_writable(output: Path) -> None:

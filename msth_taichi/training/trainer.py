@@ -31,13 +31,14 @@ from msth_taichi.sampling import make_sampler, require_suited
 from msth_taichi.scene.depths import DepthStore
 from msth_taichi.scene.frames import FrameStore
 from msth_taichi.scene.scene import Scene
-from msth_taichi.training.batches import Batches
+from msth_taichi.training.batches import AHEAD, Batches
 from msth_taichi.training.bounds import with_bounds
 from msth_taichi.training.checkpoint import State, checkpoint_path, checkpoint_steps, load_training, save_checkpoint
 from msth_taichi.training.collapse import CollapseWatch, explained
 from msth_taichi.training.grid_adam import GridAdam
 from msth_taichi.training.run import Run, compute_dtype, make_model, require_free, write_run
 from msth_taichi.training.schedules import learning_rate, proposals_are_due
+from msth_taichi.training.team import Team, join
 
 
 def train(
@@ -53,7 +54,8 @@ def train(
 ) -> Run:
     """Train a scene into a run folder.
 
-    Stops early, with a checkpoint, on SIGINT or SIGTERM: `run.step` then is less than `training.steps`.
+    Stops early, with a checkpoint, on SIGINT or SIGTERM: `run.step` then is less than `training.steps`. Processes that
+    torchrun started train together, see `training.team`; the first of them writes.
 
     Args:
         scene: with frames, from `load_scene`.
@@ -76,21 +78,26 @@ def train(
     """
     path = Path(output)
     device = runtime.init(arch, threads=config.training.threads)  # type: ignore[arg-type]
+    team = join(device)
+    team.require_divisible(config.training.rays_per_step)
     if resume:
         checkpoint_path(path)
-    else:
+    elif team.leads:
         require_free(path, overwrite)
     _check_transparency(scene, config)
     _check_depth(scene, config)
     require_suited(scene, config.sampler)
     config = with_bounds(config, scene)
-    trainer = Trainer(scene, config, path, device, progress)
+    trainer = Trainer(scene, config, path, device, progress and team.leads, team)
     if resume:
         trainer.restore()
-    elif path.exists():
-        shutil.rmtree(path)
-    write_run(path, config, scene)  # on resuming too: training.steps and the place of the data may be new
+    team.wait()  # until all have read
+    if team.leads:
+        if not resume and path.exists():
+            shutil.rmtree(path)
+        write_run(path, config, scene)  # on resuming too: training.steps and the place of the data may be new
     trainer.run(on_evaluation)
+    team.wait()  # until the last checkpoint is written
     return trainer.as_run()
 
 
@@ -103,11 +110,20 @@ class Trainer:
         path: run folder.
         device: that kernels run on.
         progress: show bars.
+        team: the processes that train together; default: this one alone.
     """
 
-    def __init__(self, scene: Scene, config: Config, path: Path, device: torch.device, progress: bool = True):
+    def __init__(
+        self,
+        scene: Scene,
+        config: Config,
+        path: Path,
+        device: torch.device,
+        progress: bool = True,
+        team: Team | None = None,
+    ):
         self.scene, self.config, self.path, self.device = scene, config, path, device
-        self.progress = progress
+        self.progress, self.team = progress, team or Team()
         settings = config.training
         compute = compute_dtype(config, device)
         with torch.random.fork_rng(devices=[]):
@@ -126,7 +142,15 @@ class Trainer:
         if config.loss.depth:
             depths = DepthStore.from_scene(scene, self.images, device, config.data, config.rays.near, progress)
         self.batches = Batches(
-            self.model, config, scene.cameras.to(device), self.images, self.store, self.sampler, self.generator, depths
+            self.model,
+            config,
+            scene.cameras.to(device),
+            self.images,
+            self.store,
+            self.sampler,
+            self.generator,
+            depths,
+            self.team,
         )
         # the first step whose loss was not finite, kept on the device so that no step waits for it
         self._bad_step = torch.full((), math.inf, device=device, dtype=torch.float64)
@@ -137,7 +161,8 @@ class Trainer:
     def restore(self) -> None:
         """Continue where the last checkpoint of the run folder stands."""
         self.state = load_training(checkpoint_path(self.path), self.model, self.optimizer, self.generator, self.sampler)
-        _forget_later_lines(self.path / "metrics.jsonl", self.state.step)
+        if self.team.leads:
+            _forget_later_lines(self.path / "metrics.jsonl", self.state.step)
 
     def as_run(self) -> Run:
         """The run, ready to render."""
@@ -157,7 +182,7 @@ class Trainer:
             disable=not self.progress,
         )
         with bar, stop_on_signal() as stopping:
-            while self.state.step < settings.steps and not stopping.is_set():
+            while self.state.step < settings.steps and not self._stops(stopping):
                 terms = self.step()
                 step = self.state.step
                 bar.update()
@@ -171,7 +196,9 @@ class Trainer:
                     self._save()
                     saved = step
                 if on_evaluation and settings.eval_every and step % settings.eval_every == 0:
-                    on_evaluation(self.as_run())
+                    if self.team.leads:
+                        on_evaluation(self.as_run())
+                    self.team.wait()
                     self.model.requires_grad_(True).train()
                     clock, logged = time.perf_counter(), step  # evaluation is not training speed
             if saved < self.state.step:  # a signal can come at any line above
@@ -199,10 +226,12 @@ class Trainer:
         self._bad_step = torch.where(found.total.isfinite(), self._bad_step, self._bad_step.clamp(max=step + 1))
         self.optimizer.learning_rate = learning_rate(step, config.training)
         self.optimizer.zero_grad()
-        found.total.backward(self.optimizer.loss_scale)
+        # the mean over all rays is the sum of every process's part of it
+        found.total.backward(self.optimizer.loss_scale / self.team.size)
         self.optimizer.step()
         if self.sampler.learns:
-            self.sampler.update(batch.image, batch.row, batch.column, found.errors)
+            assert batch.drawn is not None
+            self.sampler.update(*batch.drawn, self.team.gathered(found.errors))
         self.state.since_update = 1 if due else self.state.since_update + 1
         self.state.step = step + 1
         return found.terms
@@ -214,12 +243,15 @@ class Trainer:
         if kept:
             for field in self.model.fields():
                 field.keep_gradients(self.model.compute)
+                assert field.encoding.sums is not None
+                field.encoding.sums.add = self.team.add
         # the loss of a whole ray: its gradients suit float16 and fixed point, where those of the mean would vanish
         scaled = kept or self.model.compute == torch.float16
         loss_scale = float(settings.rays_per_step) if scaled else None
         optimizer = GridAdam(self.model, settings.learning_rate, loss_scale)
         optimizer.mask_weights = dict.fromkeys(masked_fields(self.model, loss), loss.mask)
         optimizer.decay = loss.decay
+        optimizer.add = self.team.add
         for part, rate in (
             (self.model.colors, learnt.color_learning_rate),
             (self.model.poses, learnt.pose_learning_rate),
@@ -238,9 +270,19 @@ class Trainer:
         ]
         return self.config.loss.mask * float(torch.stack(masks).sum()) if masks else 0.0
 
+    def _stops(self, stopping: threading.Event) -> bool:
+        """Whether to stop before the next step; processes agree on it when a block of batches ends."""
+        if self.team.size == 1:
+            return stopping.is_set()
+        return self.state.step % AHEAD == 0 and self.team.any(stopping.is_set())
+
     def _log(self, terms: dict[str, torch.Tensor], rays_per_second: float, bar: tqdm) -> None:
         self._check_finite()
-        values = dict(zip(terms, torch.stack(list(terms.values())).tolist(), strict=True))
+        found = torch.stack(list(terms.values())) / self.team.size
+        self.team.add([found])
+        if not self.team.leads:
+            return
+        values = dict(zip(terms, found.tolist(), strict=True))
         if mask := self._mask_term():
             values["mask"] = mask
         loss, psnr = sum(values.values()), -10 * math.log10(max(values["rgb"], 1e-12))
@@ -276,11 +318,13 @@ class Trainer:
         # a finite loss can still have had a gradient that was not
         if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
             self._diverged(self.state.step, "a parameter")
+        if not self.team.leads:
+            return
         random_state = self.batches.random_state(self.state.step)
         save_checkpoint(self.path, self.model, self.optimizer, random_state, self.state, self.sampler)
 
     def _check_finite(self) -> None:
-        bad = self._bad_step.item()
+        bad = self.team.least(self._bad_step).item()
         if bad < math.inf:
             self._diverged(int(bad), "the loss")
 

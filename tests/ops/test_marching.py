@@ -6,7 +6,7 @@ import torch
 from msth_taichi.errors import TensorError
 from msth_taichi.grids import GridSpec, mask_spec
 from msth_taichi.ops.composite import composite
-from msth_taichi.ops.marching import Seen, absorb, marched_density, marched_edges, pack, pack_cells, redraw
+from msth_taichi.ops.marching import Passed, marched_density, marched_edges, pack, pack_cells, redraw, weigh
 from msth_taichi.ops.resample import resample_logits
 from msth_taichi.ops.stratified import stratified_samples
 from msth_taichi.reference import marching as twin
@@ -111,47 +111,37 @@ def test_packing(device, keep_last):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_absorbing_in_turns_is_compositing(device, dtype):
+def test_weighing_in_turns_is_compositing(device, dtype):
     """Some samples of some rays at a time."""
     rays, samples = 23, 12
     random = Random(5, device)
     edges = 3 * random.uniform(rays, samples + 1).sort(dim=1).values
-    logits, colors = random.normal(rays, samples).to(dtype), random.normal(3, rays, samples).to(dtype)
-    masks = random.uniform(rays, samples)
-    real = logits.float().exp(), torch.sigmoid(colors.float())
-    expected = composite(*real, edges, None)
+    logits, masks = random.normal(rays, samples).to(dtype), random.uniform(rays, samples)
+    expected = composite(logits.float().exp(), torch.zeros(3, rays, samples, device=device), edges, None)
     middles, widths = (edges[:, 1:] + edges[:, :-1]) / 2, edges.diff(dim=1)
     zero = torch.zeros(rays, device=device)
-    seen = Seen(zero.new_zeros(3, rays), zero.new_zeros(3, rays), zero.clone(), zero - 1, zero.clone())
+    passed, weights = Passed(zero.clone(), zero - 1, zero.clone()), torch.empty_like(middles)
     for first, last in ((0, 5), (5, 6), (6, 12)):
         part = slice(first, last)
         order = torch.randperm(rays, generator=torch.Generator().manual_seed(first)).to(device)
         places = [x[order, part].contiguous() for x in (middles, widths)]
-        found = logits[order, part].reshape(-1), colors[:, order, part].reshape(3, -1), masks[order, part].reshape(-1)
-        absorb(seen, order, torch.full_like(order, last - first), *places, *found)
-    assert_close(seen.color.T, expected.color, 1e-5)
-    assert_close(seen.last_color, real[1][:, :, -1], 1e-6)
-    assert_close(1 - torch.exp(-seen.depth), expected.accumulation, 1e-5)
-    assert_close(seen.median, expected.depth_median, 1e-6)
-    assert_close(seen.mask, (expected.weights * masks).sum(1), 1e-5)
+        found = logits[order, part].reshape(-1), masks[order, part].reshape(-1)
+        weights[order, part] = weigh(passed, order, torch.full_like(order, last - first), *places, *found)
+    assert_close(weights, expected.weights, 1e-5)
+    assert_close(1 - torch.exp(-passed.depth), expected.accumulation, 1e-5)
+    assert_close(passed.median, expected.depth_median, 1e-6)
+    assert_close(passed.mask, (expected.weights * masks).sum(1), 1e-5)
 
 
-def test_samples_beyond_the_count_are_not_absorbed(device):
+def test_samples_beyond_the_count_weigh_nothing(device):
     zero = torch.zeros(2, device=device)
-    seen = Seen(zero.new_zeros(3, 2), zero.new_zeros(3, 2), zero.clone(), zero.clone(), zero.clone())
-    ones = torch.ones(2, 3, device=device)
-    counts = torch.tensor([0, 2], device=device)
-    absorb(
-        seen,
-        torch.tensor([0, 1], device=device),
-        counts,
-        ones,
-        ones,
-        zero.new_zeros(6),
-        zero.new_zeros(3, 6),
-        zero.new_zeros(6),
+    passed = Passed(zero.clone(), zero.clone(), zero.clone())
+    ones, counts = torch.ones(2, 3, device=device), torch.tensor([0, 2], device=device)
+    weights = weigh(
+        passed, torch.tensor([0, 1], device=device), counts, ones, ones, zero.new_zeros(6), zero.new_zeros(6)
     )
-    assert_close(seen.depth, torch.tensor([0.0, 2.0], device=device), 1e-6)
+    assert_close(passed.depth, torch.tensor([0.0, 2.0], device=device), 1e-6)
+    assert weights[0].sum() == 0 and weights[1, 2] == 0 and weights[1, :2].min() > 0
 
 
 def test_wrong_shapes_are_named(device):

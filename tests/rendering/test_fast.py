@@ -11,7 +11,7 @@ from tests.comparison import assert_close
 from tests.model.test_renderer import TWO_PROPOSALS, change_dynamic_tables, fill_masks
 from tests.settings import changed
 
-NONE = Shortcuts(cells=0, least_mass=-1.0, least_light=0.0, sure=1.0)
+NONE = Shortcuts(cells=0, least_mass=-1.0, least_light=0.0, least_weight=-1.0, sure=1.0)
 
 
 @pytest.fixture
@@ -86,6 +86,18 @@ def test_shortcuts_change_next_to_nothing(make_model, tiny_scene, mode):
         covered.append(expected["accumulation"])
     assert torch.stack(covered).std() > 0.1
     assert short.looked_up < 0.7 * whole.looked_up
+
+
+def test_thin_smoke_keeps_its_colour(make_model, tiny_scene):
+    """No sample of it has weight, but all together do."""
+    model = make_model("rays.samples=64", "rays.background=white", "rays.contraction=none", "rays.spacing=uniform")
+    for part in model.fields():
+        part.density_mlp.weights[-1][0] = 0
+        part.encoding.mask_logits.fill_(0)
+    expected = FastRenderer(model, NONE).image(tiny_scene.cameras, 0, 0.4)
+    assert 0.1 < expected["accumulation"].mean() < 0.95
+    found = FastRenderer(model, Shortcuts(least_weight=0.1)).image(tiny_scene.cameras, 0, 0.4)
+    assert (found["rgb"] - expected["rgb"]).abs().mean() < 0.02
 
 
 def test_chunks_do_not_show(make_model, tiny_scene, monkeypatch):

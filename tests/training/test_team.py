@@ -1,0 +1,103 @@
+"""Processes that train together, on CPUs: what one would do alone, the same in all of them."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from msth_taichi.config import dump_config
+from msth_taichi.errors import ConfigError
+from msth_taichi.training.checkpoint import checkpoint_steps
+from msth_taichi.training.team import Team
+from tests.settings import changed
+from tests.training import teamwork
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> str:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return str(taken.getsockname()[1])
+
+
+def environment(**values: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **values}
+
+
+@pytest.mark.parametrize(
+    "settings", [(), ("sampler.kind=error_map", "rays.background=random")], ids=["uniform", "error map"]
+)
+def test_two_processes_do_what_one_does(tiny_config, tmp_path, settings):
+    """Gradients of halves of a batch are those of the whole; and both end with the same parameters, bit for bit."""
+    (tmp_path / "config.toml").write_text(dump_config(changed(tiny_config, *settings), "test"))
+    port = free_port()
+    command = [sys.executable, "-m", "tests.training.teamwork", str(tmp_path)]
+    processes = [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port),
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait(120) for process in processes] == [0, 0]
+    teamwork.work(tmp_path, Team())
+    alone, *both = (load_file(tmp_path / f"gradients-{name}.safetensors") for name in ("0-1", "0-2", "1-2"))
+    for found in both:
+        assert found.keys() == alone.keys()
+        for name, gradient in found.items():
+            assert (gradient - alone[name]).norm() <= 1e-5 * alone[name].norm(), name
+    first, second = (load_file(tmp_path / f"parameters-{name}.safetensors") for name in ("0-2", "1-2"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert len(first) > len(alone) if settings else True, "the error map is the same too"
+
+
+def test_rays_are_shared_evenly_or_not_at_all():
+    Team(1, 4).require_divisible(1024)
+    with pytest.raises(ConfigError, match=r"rays_per_step=1022: does not divide by 4"):
+        Team(1, 4).require_divisible(1022)
+    shares = [Team(rank, 3).share_of(torch.arange(12)) for rank in range(3)]
+    assert torch.equal(torch.stack(shares, 1).flatten(), torch.arange(12))
+
+
+def test_a_killed_process_is_started_again_and_nothing_is_lost(tiny_config, tmp_path):
+    """torchrun starts all of them again, and they go on from the last checkpoint."""
+    run, settings = tmp_path / "run", ["training.steps=4000", "training.checkpoint_every=20", "training.log_every=10"]
+    values = tiny_config.model_dump(exclude_defaults=True)
+    for section in ("field", "rays", "training"):
+        settings += [
+            f"{section}.{k}={json.dumps(v)}"
+            for k, v in values[section].items()
+            if k not in ("steps", "checkpoint_every")
+        ]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=3"]
+    torchrun += [f"--master-port={free_port()}", "-m", "msth_taichi", "train", teamwork.SCENE, "--preset=demo"]
+    options = [part for setting in settings for part in ("--set", setting)]
+    log = (tmp_path / "log").open("w")
+    process = subprocess.Popen(
+        [*torchrun, f"--output={run}", *options, "--arch=cpu"], cwd=ROOT, env=environment(), stdout=log, stderr=log
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not checkpoint_steps(run) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        children = (Path("/proc") / str(process.pid) / "task" / str(process.pid) / "children").read_text().split()
+        os.kill(int(children[-1]), signal.SIGKILL)
+        reached = checkpoint_steps(run)[-1]
+        while checkpoint_steps(run)[-1] < reached + 100 and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+    assert checkpoint_steps(run)[-1] >= reached + 100, (tmp_path / "log").read_text()[-2000:]
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [10 * (k + 1) for k in range(len(steps))], "no line lost, and none twice"
