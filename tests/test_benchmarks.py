@@ -433,3 +433,24 @@ def test_export(tiny_run, tmp_path):
     assert bench.parse_data("a=b/c") == ("a", Path("b/c"))
     with pytest.raises(MsthError, match="--data a: expected NAME=PATH"):
         bench.parse_data("a")
+
+
+def test_rendering(device):
+    """Every shortcut has a row, the first of them shows the plain renderer's frames, and each looks up less."""
+    bench = module("bench_rendering")
+    result = bench.measure_all(device, bench.Sizes("demo", SCENE, 5, frames=2, plain=1, cells=8, settings=SETTINGS))
+    rows = {row["name"]: row for row in result["rows"]}
+    assert list(rows)[:2] == ["plain", "nothing"] and rows["nothing"]["psnr_plain"] > 60
+    looked_up = [row["samples"] for row in result["rows"] if row.get("samples")]
+    assert looked_up == sorted(looked_up, reverse=True) and all(row["fps"] > 0 for row in result["rows"])
+    page = bench.page({"stamp": STAMP, **result})
+    assert [cell[0] for cell in table_rows(page)[1 : len(rows) + 1]] == list(rows)
+
+
+def test_team_page():
+    bench = module("bench_team")
+    row = {"rays_per_process": 8, "step_ms": 2.0, "same_parameters": True, "stamp": STAMP}
+    page = bench.page(
+        [{**row, "processes": 1, "rays_per_second": 4000.0}, {**row, "processes": 2, "rays_per_second": 7600.0}]
+    )
+    assert [cells[4] for cells in table_rows(page)[1:]] == ["1.00", "1.90"]
