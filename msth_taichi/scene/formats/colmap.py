@@ -22,8 +22,8 @@ from msth_taichi.scene.formats.images import hold_out
 from msth_taichi.scene.scene import Scene
 from msth_taichi.scene.sources import IMAGE_SUFFIXES, probe_image
 
-PLACES = ("sparse/0", "colmap/sparse/0", "sparse", "colmap", "")
-"""Where a model is looked for."""
+PLACES = ("sparse/[0-9]*", "colmap/sparse/[0-9]*", "sparse", "colmap", "")
+"""Where a model is looked for; COLMAP numbers its models as it finds them."""
 
 IMAGES = "images"
 QUANTILES = (0.001, 0.999)
@@ -61,7 +61,7 @@ def load(folder: Path, config: DataConfig) -> Scene:
     """
     place = _model_folder(folder)
     if place is None:
-        raise DataError(f"{folder}: no COLMAP model; put cameras.bin and images.bin into {PLACES[0]}/")
+        raise DataError(f"{folder}: no COLMAP model; put cameras.bin and images.bin into sparse/0/")
     model = read_model(place)
     cameras = _cameras(folder / IMAGES, model)
     count = max(len(camera.files) for camera in cameras)
@@ -99,7 +99,12 @@ def load(folder: Path, config: DataConfig) -> Scene:
 
 
 def _model_folder(folder: Path) -> Path | None:
-    return next((folder / place for place in PLACES if is_model(folder / place)), None)
+    for place in PLACES:
+        found = [model for model in (sorted(folder.glob(place)) if place else [folder]) if is_model(model)]
+        if found:
+            # a clip that came apart has several: the one that places most of it
+            return max(found, key=lambda model: max(file.stat().st_size for file in model.glob("images.*")))
+    return None
 
 
 def _cameras(root: Path, model: Model) -> list[Folder]:

@@ -201,6 +201,16 @@ def test_an_image_that_was_not_placed_leaves_a_gap_in_time(tmp_path, sweep):
     assert colmap.load(folder, AS_IS).images("test").time.tolist() == pytest.approx([4 / (COUNT + 1)])
 
 
+@pytest.mark.parametrize("write", [write_binary, write_text])
+def test_of_several_models_the_largest_is_read(tmp_path, sweep, write):
+    """COLMAP numbers them as it finds them."""
+    folder = sequence(tmp_path, sweep, write, place="sparse/1")
+    rows = [(file.name, view) for file, view in zip(sorted((folder / "images").iterdir()), sweep.views, strict=True)]
+    write(folder / "sparse/0", rows[:3])
+    write(folder / "sparse/10", rows[3:6])
+    assert sum(len(images) for images in colmap.load(folder, AS_IS).splits.values()) == COUNT
+
+
 def test_masks_that_hide_what_moves_from_colmap_are_not_read(tmp_path, sweep):
     folder = sequence(tmp_path, sweep)
     write_image(folder / "masks/frame_8.png.png", np.zeros(sweep.frames.shape[2:4], np.uint8))
