@@ -7,11 +7,13 @@ kept. Nothing is pickled: a stranger's run is safe to open.
 import json
 import re
 import shutil
+import sys
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -45,7 +47,7 @@ def checkpoint_steps(run: Path) -> list[int]:
 
 
 def checkpoint_path(run: Path, step: int | None = None) -> Path:
-    """Folder of the checkpoint at `step`, or of the last one.
+    """Folder of the checkpoint at `step`, or of the last one that is whole: of a damaged one a line is written.
 
     Raises:
         RunError: there is none.
@@ -55,7 +57,29 @@ def checkpoint_path(run: Path, step: int | None = None) -> Path:
         raise RunError(f"{run}/checkpoints: no checkpoint; train first, or give another run folder")
     if step is not None and step not in steps:
         raise RunError(f"{run}/checkpoints: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
-    return _folder(run, steps[-1] if step is None else step)
+    if step is not None:
+        return _folder(run, step)
+    for newest in map(partial(_folder, run), reversed(steps)):
+        try:
+            _require_whole(newest)
+        except RunError as error:
+            found = error
+            continue
+        if newest != _folder(run, steps[-1]):
+            print(f"warning: {found}; going back to {newest}", file=sys.stderr)
+        return newest
+    return _folder(run, steps[-1])  # whoever reads it will say what is wrong
+
+
+def _require_whole(folder: Path) -> None:
+    """Raise RunError if a file is missing or cut: headers say how long they are, and nothing else is read."""
+    read_state(folder)
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        try:
+            with safe_open(folder / name, "pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            raise _damaged(folder / name, error) from error
 
 
 def save_checkpoint(
