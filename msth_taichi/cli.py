@@ -110,8 +110,13 @@ def train(
     arch: Arch = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
     overwrite: Overwrite = False,
+    vis: Annotated[
+        str,
+        typer.Option(help="What shows the training: none, tensorboard, wandb, viewer, or several joined by commas."),
+    ] = "none",
 ) -> None:
-    """Train a data set into a run folder."""
+    """Train a data set into a run folder; RUN/report.html is the result to look at."""
+    from msth_taichi.tracking.report import report_path
     from msth_taichi.training.start import start_training
 
     run = start_training(
@@ -123,10 +128,13 @@ def train(
         arch=arch,
         resume=resume,
         overwrite=overwrite,
+        vis=vis,
     )
     if run.step < run.config.training.steps:
         print(f"stopped at step {run.step}; continue with: msth train {data} --output {output} --resume")
     else:
+        if report_path(run).is_file():
+            print(f"report {report_path(run)}")
         print(f"{run.path}: {run.step} steps; next: msth eval {run.path}")
 
 
