@@ -148,9 +148,10 @@ def eval_(
     lpips: Annotated[bool, typer.Option("--lpips", help="LPIPS too; needs the extra: msth_taichi[lpips].")] = False,
     arch: Arch = "auto",
 ) -> None:
-    """Compare held-out views with the run's renders; a table here, all of it in RUN/eval."""
+    """Compare held-out views with the run's renders; a table here, all of it in RUN/eval and RUN/report.html."""
     from msth_taichi.evaluation.evaluate import evaluate, page_path, scene_of
     from msth_taichi.evaluation.report import evaluation_lines
+    from msth_taichi.tracking.report import try_report
     from msth_taichi.training.run import load_run
 
     loaded = load_run(run, step=step, arch=arch)
@@ -158,6 +159,8 @@ def eval_(
     for line in evaluation_lines(result):
         print(line)
     print(f"report {page_path(loaded, split)}")
+    if step is None and (report := try_report(loaded)):  # of the newest step, not of one in between
+        print(f"report {report}")
 
 
 @app.command()

@@ -6,8 +6,10 @@ takes seconds, and says so where something is missing.
 
 import html
 import json
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,11 @@ from msth_taichi.config import Config, dump_config, load_preset, preset_names
 from msth_taichi.evaluation.curves import Point, curves_svg
 from msth_taichi.evaluation.evaluate import page_path
 from msth_taichi.evaluation.report import run_lines
-from msth_taichi.evaluation.surfaces import MASK_BINS, mask_histogram
+from msth_taichi.evaluation.surfaces import MASK_BINS, MOVES, mask_histogram
 from msth_taichi.files import write_text
 from msth_taichi.pages import page, picture, table
 from msth_taichi.tracking.mask import mask_values
-from msth_taichi.training.record import read_record
+from msth_taichi.training.record import read_metrics, read_record
 from msth_taichi.training.run import Run
 
 _POINTS = 300  # of a curve; what is logged in between is averaged
@@ -33,7 +35,7 @@ _TERM = "loss_"  # how metrics.jsonl names the parts of the loss
 _STYLE = """
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(9em, 1fr)); gap: .6em; margin: 1.2em 0; }
 .facts div { border: 1px solid var(--line); border-radius: 6px; padding: .5em .8em; }
-.facts b { display: block; font-size: 1.25em; } .facts span, p { color: var(--pale); }
+.facts b { display: block; font-size: 1.25em; } .facts span, p { color: var(--pale); } pre { white-space: pre-wrap; }
 """
 
 
@@ -60,7 +62,7 @@ def write_report(run: Run) -> Path:
         >>> write_report(load_run("runs/demo"))
         PosixPath('runs/demo/report.html')
     """
-    metrics = _metrics(run.path / "metrics.jsonl")
+    metrics = read_metrics(run.path)
     record = read_record(run.path)
     result = _read_json(page_path(run).with_suffix(".json"))
     body = [
@@ -70,11 +72,21 @@ def write_report(run: Run) -> Path:
         *_cameras(run),
         *_mask(run, result),
         *_settings(run.config, record.get("preset")),
-        *_machine(run, record),
+        *_machine(run, record, metrics),
     ]
     path = report_path(run)
     write_text(path, page(f"{run.path.resolve().name}: {run.scene.name}, step {run.step}", body, _STYLE))
     return path
+
+
+def try_report(run: Run) -> Path | None:
+    """`write_report` where all else is done: a failure is told in one line, and there is no report then."""
+    try:
+        return write_report(run)
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"warning: {report_path(run)} was not written ({reason}); the run itself is complete", file=sys.stderr)
+        return None
 
 
 def _facts(
@@ -104,15 +116,15 @@ def _curves(run: Run, metrics: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if held_out := _evaluations(run):
         psnr[f"held-out ({run.config.evaluation.split})"] = held_out
     yield curves_svg("PSNR", "step", "PSNR (dB)", psnr)
-    terms = {key.removeprefix(_TERM): _curve(metrics, key) for key in metrics[-1] if key.startswith(_TERM)}
+    terms = dict.fromkeys(key for row in metrics for key in row if key.startswith(_TERM))
+    terms = {key.removeprefix(_TERM): _curve(metrics, key) for key in terms}
     losses = {"all": _curve(metrics, "loss"), **terms}
     # the axis is logarithmic: a term that was turned off, or is negative, has no place on it
     shown = {name: [(x, y) for x, y in curve if y > 0] for name, curve in losses.items()}
     if shown := {name: curve for name, curve in shown.items() if curve}:
         yield curves_svg("Loss and its terms, weighted", "step", "loss", shown, logarithmic=True)
-    yield curves_svg(
-        "Speed", "step", "thousand rays per second", {"training": _curve(metrics, "rays_per_second", 1e-3)}
-    )
+    rate = [(step, rays / 1e3) for step, rays in _curve(metrics, "rays_per_second")]
+    yield curves_svg("Speed", "step", "thousand rays per second", {"training": rate})
 
 
 def _held_out(run: Run, result: Mapping[str, Any] | None) -> Iterator[str]:
@@ -135,10 +147,10 @@ def _held_out(run: Run, result: Mapping[str, Any] | None) -> Iterator[str]:
     yield table([*rows, ["all", str(protocol["images"]), *_scores(result)]], head)
     pictures = result["pictures"]
     for name, file in pictures["first"].items():
-        yield _figure(run, file, f"{name}, first frame")
+        yield from _figure(run, file, f"{name}, first frame")
     yield "<h2>Worst frames</h2>"
     for worst in pictures["worst"]:
-        yield _figure(run, worst["file"], f"{worst['name']}, frame {worst['frame']}: PSNR {worst['psnr']:.2f}")
+        yield from _figure(run, worst["file"], f"{worst['name']}, frame {worst['frame']}: PSNR {worst['psnr']:.2f}")
 
 
 def _cameras(run: Run) -> Iterator[str]:
@@ -150,22 +162,23 @@ def _cameras(run: Run) -> Iterator[str]:
 
 
 def _mask(run: Run, result: Mapping[str, Any] | None) -> Iterator[str]:
-    counts = {"vertices of the field's mask": mask_histogram(mask_values(run.model))}
-    if result:
-        counts["pixels of held-out renders"] = np.array(result["mask_histogram"])
-    yield "<h2>Mask</h2>"
-    rows = []
-    curves = {}
+    counts = {"places of the field": mask_histogram(mask_values(run.model))}
+    if result and "mask_histogram" in result:
+        counts["held-out pixels"] = np.array(result["mask_histogram"])
+    edges = np.linspace(0, 1, MASK_BINS + 1)
+    rows, curves = [], {}
     for name, count in counts.items():
-        share = count / max(count.sum(), 1)
-        moving = share[: MASK_BINS // 2].sum()
-        undecided = share[MASK_BINS // 10 : -(MASK_BINS // 10)].sum()
-        rows.append([name, *(f"{100 * value:.1f} %" for value in (1 - moving, moving, undecided))])
-        edges = np.linspace(0, 1, MASK_BINS + 1)
-        curves[name] = [(x, 100 * y) for i, y in enumerate(share) for x in (edges[i], edges[i + 1])]
-    low, high = MASK_BINS // 10 / MASK_BINS, 1 - MASK_BINS // 10 / MASK_BINS
-    yield table(rows, ["of", "static (0.5 and more)", "moving (below)", f"undecided ({low:.2f} to {high:.2f})"])
-    yield curves_svg("How masks are spread, in bins of 1/32", "mask (1 is static)", "share (%)", curves)
+        share = 100 * count / max(count.sum(), 1)
+        moving = share[edges[:-1] < MOVES].sum()
+        rows.append([name, f"{100 - moving:.1f} %", f"{moving:.1f} %"])
+        curves[name] = [(x, y) for y, ends in zip(share, pairwise(edges), strict=True) for x in ends]
+    yield "<h2>Mask</h2>"
+    yield table(rows, ["of", f"static (mask {MOVES:g} and more)", "moving (below)"])
+    yield (
+        "<p>Places are the vertices of the mask's grid, most of them in empty space; pixels are those of the renders "
+        "above, which see surfaces.</p>"
+    )
+    yield curves_svg(f"Masks in {MASK_BINS} bins", "mask (1 is static)", "share (%)", curves)
 
 
 def _settings(config: Config, preset: str | None) -> Iterator[str]:
@@ -182,11 +195,11 @@ def _settings(config: Config, preset: str | None) -> Iterator[str]:
     yield f"<details><summary>All settings (config.toml)</summary><pre>{text}</pre></details>"
 
 
-def _machine(run: Run, record: Mapping[str, Any]) -> Iterator[str]:
+def _machine(run: Run, record: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "<h2>Timings, hardware and versions</h2>"
     if record:
         seconds = record["seconds"]
-        rate = run.step / max(seconds["training"], 1e-9)
+        rate = (metrics[-1]["step"] if metrics else 0) / max(seconds["training"], 1e-9)
         rows = [
             ["start-up: data, model, sampler", _duration(seconds["start"])],
             ["training", f"{_duration(seconds['training'])}, {rate:.1f} steps per second"],
@@ -198,28 +211,15 @@ def _machine(run: Run, record: Mapping[str, Any]) -> Iterator[str]:
         rows.append(["versions", ", ".join(f"{k} {v}" for k, v in record["versions"].items() if v)])
     else:
         rows = [["timings", "not recorded: the run has no training.json"]]
-    checkpoints = sorted((run.path / "checkpoints").glob("step-*/*"))
-    if checkpoints:
-        newest = [file for file in checkpoints if file.parent == checkpoints[-1].parent]
-        rows += [[f"newest checkpoint, {file.name}", _size(file.stat().st_size)] for file in newest]
+    for file in sorted((run.path / "checkpoints" / f"step-{run.step:08d}").glob("*.safetensors")):
+        rows.append([f"checkpoint, {file.stem}", _size(file.stat().st_size)])
     yield table(rows)
     yield f"<h2>Scene and model</h2>\n<pre>{html.escape(chr(10).join(run_lines(run)))}</pre>"
 
 
-def _metrics(path: Path) -> list[dict[str, Any]]:
-    """Lines of metrics.jsonl; the last of a killed run may be cut short."""
-    rows = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows
-
-
-def _curve(metrics: Sequence[Mapping[str, Any]], key: str, factor: float = 1.0) -> list[Point]:
+def _curve(metrics: Sequence[Mapping[str, Any]], key: str) -> list[Point]:
     """(step, value) of a number, means of neighbours where there are many."""
-    values = np.array([(row["step"], row[key] * factor) for row in metrics if key in row], np.float64)
+    values = np.array([(row["step"], row[key]) for row in metrics if key in row], np.float64)
     parts = np.array_split(values, min(_POINTS, len(values)))
     return [(float(step), float(value)) for step, value in (part.mean(0) for part in parts)]
 
@@ -236,10 +236,12 @@ def _scores(scores: Mapping[str, Any]) -> list[str]:
     return ["-" if scores[key] is None else f"{scores[key]:.{count}f}" for key, count in digits.items()]
 
 
-def _figure(run: Run, file: str, caption: str) -> str:
-    with Image.open(page_path(run).parent / file) as image:
-        shown = picture(caption, image.convert("RGB"))
-    return f"<figure>{shown}<figcaption>{html.escape(caption)}</figcaption></figure>"
+def _figure(run: Run, file: str, caption: str) -> Iterator[str]:
+    path = page_path(run).parent / file
+    if path.is_file():  # who needs space may have removed pictures
+        with Image.open(path) as image:
+            shown = picture(caption, image.convert("RGB"))
+        yield f"<figure>{shown}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
 
 def _flat(config: Config) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What a training ran on and where its time went: training.json of a run folder."""
+"""What a training notes of itself: numbers in metrics.jsonl; what it ran on, and where its time went, in training.json."""
 
 import json
 import os
@@ -69,6 +69,18 @@ def read_record(run: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl of a run folder; without one that was being written when the run was killed."""
+    file = run / "metrics.jsonl"
+    rows = []
+    for line in file.read_text().splitlines() if file.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
 
 
 def device_name(device: torch.device) -> str:

@@ -3,8 +3,6 @@ the last one: a comparison with held-out views, and the report."""
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from msth_taichi.config import load_config, load_preset, preset_names
@@ -15,7 +13,7 @@ from msth_taichi.rendering.paths import view_rows
 from msth_taichi.scene.decoding import decode
 from msth_taichi.scene.scene import Scene, load_scene
 from msth_taichi.tracking.evaluation import show_evaluation
-from msth_taichi.tracking.report import write_report
+from msth_taichi.tracking.report import try_report
 from msth_taichi.tracking.visualizer import Visualizers, parse_names
 from msth_taichi.training.checkpoint import checkpoint_path, checkpoint_steps
 from msth_taichi.training.record import Record
@@ -38,7 +36,7 @@ def start_training(
     overwrite: bool = False,
     vis: str = "none",
 ) -> Run:
-    """Train `data` into the run folder `output`; after the last step, compare a few held-out images and write the report.
+    """Train `data` into the run folder `output`; then compare a few held-out images, and write the report.
 
     Args:
         data: path of a data set, or "demo".
@@ -104,7 +102,7 @@ def _finish(run: Run, scene: Scene, visualizers: Visualizers, record: Record) ->
     """Compare a few held-out images, unless this step was evaluated, and write the report. The training is done by
     now, so that whatever goes wrong is no more than a warning."""
     settings = run.config.evaluation
-    with _spared(f"the held-out views were not compared; try: msth eval {run.path}"):
+    try:
         if settings.split in scene.splits and not page_path(run).is_file():
             views = view_rows(scene.images(settings.split), scene.static_cameras).values()
             each = max(1, LAST_IMAGES // len(views))
@@ -112,17 +110,10 @@ def _finish(run: Run, scene: Scene, visualizers: Visualizers, record: Record) ->
             show_evaluation(visualizers, run, evaluate(run, scene, every=every))
             record.lap("evaluation")
             record.write(run.path, next(run.model.parameters()).device)
-    with _spared(f"no report was written; try: msth eval {run.path}"):
-        write_report(run)
-
-
-@contextmanager
-def _spared(consequence: str) -> Iterator[None]:
-    """Turn any failure into a warning."""
-    try:
-        yield
     except Exception as error:
-        print(f"warning: {consequence} ({type(error).__name__}: {' '.join(str(error).split())})", file=sys.stderr)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"warning: the held-out views were not compared ({reason}); try: msth eval {run.path}", file=sys.stderr)
+    try_report(run)
 
 
 def _require_writable(output: Path) -> None:
