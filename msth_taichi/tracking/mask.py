@@ -1,5 +1,7 @@
 """The mask of a field as a bag of numbers."""
 
+import math
+
 import numpy as np
 import torch
 
@@ -16,5 +18,7 @@ def mask_values(model: RadianceField) -> np.ndarray:
         >>> (mask_values(run.model) < 0.5).mean()
         0.07
     """
-    logits = model.field.encoding.mask_logits.flatten()
+    encoding = model.field.encoding
+    vertices = math.prod(count + 1 for count in encoding.mask_spec.resolutions[0])  # the table ends in padding
+    logits = encoding.mask_logits[:vertices].flatten()
     return torch.sigmoid(logits[:: -(-len(logits) // _VERTICES)].float()).cpu().numpy()

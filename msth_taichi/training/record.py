@@ -1,4 +1,4 @@
-"""What a training notes of itself: numbers in metrics.jsonl; what it ran on, and where its time went, in training.json."""
+"""What a training notes: numbers in metrics.jsonl; in training.json what it ran on and where its time went."""
 
 import json
 import os
