@@ -31,6 +31,7 @@ class Record:
     def __init__(self, preset: str | None = None):
         self.preset = preset
         self.seconds = {"start": 0.0, "training": 0.0, "evaluation": 0.0}
+        self._peak: int | None = None
         self._since = time.perf_counter()
 
     def lap(self, part: str) -> None:
@@ -38,6 +39,8 @@ class Record:
         now = time.perf_counter()
         self.seconds[part] += now - self._since
         self._since = now
+        if part == "training" and torch.cuda.is_initialized():
+            self._peak = torch.cuda.max_memory_allocated()
 
     def resume(self, run: Path) -> None:
         """Go on counting where the sessions before stopped."""
@@ -47,14 +50,14 @@ class Record:
             self.seconds[part] = self.seconds.get(part, 0.0) + seconds
 
     def write(self, run: Path, device: torch.device) -> None:
-        """Replace training.json of a run folder; a memory peak is that of this session."""
+        """Replace training.json of a run folder; the peak of GPU memory is PyTorch's, of this session's training."""
         values: dict[str, Any] = {
             "preset": self.preset,
             "device": device_name(device),
             "cores": os.cpu_count(),
             "versions": {**versions(), "python": platform.python_version(), "cuda": torch.version.cuda},
             "seconds": {part: round(seconds, 2) for part, seconds in self.seconds.items()},
-            "peak_gpu_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+            "peak_gpu_bytes": self._peak,
         }
         write_json(run / _FILE, values)
 
