@@ -92,7 +92,8 @@ def try_report(run: Run) -> Path | None:
 def _facts(
     run: Run, metrics: Sequence[Mapping[str, Any]], record: Mapping[str, Any], result: Mapping[str, Any] | None
 ) -> Iterator[str]:
-    facts = {"steps": f"{run.step:,} of {run.config.training.steps:,}"}
+    planned = run.config.training.steps
+    facts = {"steps": f"{run.step:,}" + (f" of {planned:,}" if run.step < planned else "")}
     if result:
         facts["PSNR, held-out"] = f"{result['psnr']:.2f} dB"
         if result["ssim"] is not None:
@@ -137,9 +138,10 @@ def _held_out(run: Run, result: Mapping[str, Any] | None) -> Iterator[str]:
         yield f"<p>Step {run.step} has not been evaluated: run <code>msth eval</code>.</p>"
         return
     protocol = result["protocol"]
+    share = f"one in {protocol['every']}" if protocol["every"] > 1 else "all"
     yield (
-        f"<p>{protocol['images']} images of split {html.escape(split)}, every {protocol['every']} of a view, rendered "
-        "as they are. Panels: ground truth, render, error x 4, mask (bright is static), depth (red is near). "
+        f"<p>{protocol['images']} images of split {html.escape(split)}, {share} of each view, rendered as they are. "
+        "Panels: ground truth, render, error x 4, mask (bright is static), depth (red is near). "
         f"Definitions and all numbers: eval/{page_path(run).name}.</p>"
     )
     rows = [[name, str(len(view["frames"])), *_scores(view)] for name, view in result["views"].items()]

@@ -126,7 +126,7 @@ def start_tiny(tiny_config, tmp_path, monkeypatch):
 def test_a_training_ends_with_a_few_comparisons_and_the_report(start_tiny, tiny_config):
     run = start_tiny("training.steps=4", "training.learning_rate=0.123")
     found = Elements(report_path(run).read_text())
-    assert f"{LAST_IMAGES} images of split test, every 3 of a view" in found.text
+    assert f"{LAST_IMAGES} images of split test, one in 3 of each view" in found.text
     assert "training.learning_rate0.1230.02" in found.text  # this run, and the preset
     assert tiny_config.rays.background in found.text
     record = read_record(run.path)
