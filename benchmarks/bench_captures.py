@@ -13,7 +13,6 @@ import datetime
 import json
 import platform
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from msth_taichi.errors import MsthError
 from msth_taichi.evaluation.evaluate import evaluate
 from msth_taichi.files import write_json, write_text
 from msth_taichi.scene.scene import load_scene
+from msth_taichi.training.record import read_record
 from msth_taichi.training.run import load_run
 from msth_taichi.training.start import start_training
 
@@ -102,17 +102,16 @@ def train_once(path: str, preset: str, seed: int, output: Path, options: argpars
     cuda = torch.cuda.is_available() and options.arch != "cpu"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    start = time.monotonic()
     settings = [*options.settings, f"training.seed={seed}"]
     run = start_training(path, output, preset=preset, settings=settings, arch=options.arch, overwrite=True)
-    minutes = (time.monotonic() - start) / 60
     if run.step < run.config.training.steps:
         raise MsthError(f"{output}: stopped at step {run.step}; run the same command again to start over")
+    noted = read_record(output)  # of the training alone, without the comparison after it
     values = {
         "preset": preset,
         "settings": options.settings,
-        "minutes": minutes,
-        "peak_gpu_gigabytes": torch.cuda.max_memory_allocated() / 1e9 if cuda else None,
+        "minutes": (noted["seconds"]["start"] + noted["seconds"]["training"]) / 60,
+        "peak_gpu_gigabytes": noted["peak_gpu_bytes"] / 1e9 if cuda else None,
         "python": platform.python_version(),
         "date": datetime.date.today().isoformat(),
         "commit": options.commit,

@@ -41,7 +41,7 @@ def measured(device: torch.device, team: Team, small: bool) -> common.Row:
     rays = alone.training.rays_per_step
     config = load_preset(sizes.preset, [*sizes.settings, f"training.rays_per_step={rays * team.size}"])
     with frames_traced_in_place():
-        trainer = Trainer(load_scene(sizes.scene, config.data), config, Path("unused"), device, False, team)
+        trainer = Trainer(load_scene(sizes.scene, config.data), config, Path("unused"), device, False, team=team)
     for _ in range(sizes.warmup):
         trainer.step()
     trainer.state.step = LATE

@@ -110,12 +110,20 @@ def train(
     arch: Arch = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
     overwrite: Overwrite = False,
+    vis: Annotated[
+        str,
+        typer.Option(help="What shows the training: none, tensorboard, wandb, viewer, or several joined by commas."),
+    ] = "none",
 ) -> None:
-    """Train a data set into a run folder; under torchrun, all its processes together, each with a GPU of its own."""
+    """Train a data set into a run folder; RUN/report.html is the result to look at.
+
+    Under torchrun all its processes train together, each with a GPU of its own.
+    """
     from msth_taichi.rendering.shards import torchrun_shard
 
     part = torchrun_shard()  # chooses the GPU, so before torch is imported
 
+    from msth_taichi.tracking.report import report_path
     from msth_taichi.training.start import start_training
 
     run = start_training(
@@ -127,12 +135,15 @@ def train(
         arch=arch,
         resume=resume,
         overwrite=overwrite,
+        vis=vis,
     )
     if part.index > 0:
         return
     if run.step < run.config.training.steps:
         print(f"stopped at step {run.step}; continue with: msth train {data} --output {output} --resume")
     else:
+        if report_path(run).is_file():
+            print(f"report {report_path(run)}")
         print(f"{run.path}: {run.step} steps; next: msth eval {run.path}")
 
 
@@ -146,9 +157,10 @@ def eval_(
     lpips: Annotated[bool, typer.Option("--lpips", help="LPIPS too; needs the extra: msth_taichi[lpips].")] = False,
     arch: Arch = "auto",
 ) -> None:
-    """Compare held-out views with the run's renders; a table here, all of it in RUN/eval."""
+    """Compare held-out views with the run's renders; a table here, all of it in RUN/eval and RUN/report.html."""
     from msth_taichi.evaluation.evaluate import evaluate, page_path, scene_of
     from msth_taichi.evaluation.report import evaluation_lines
+    from msth_taichi.tracking.report import try_report
     from msth_taichi.training.run import load_run
 
     loaded = load_run(run, step=step, arch=arch)
@@ -156,6 +168,8 @@ def eval_(
     for line in evaluation_lines(result):
         print(line)
     print(f"report {page_path(loaded, split)}")
+    if step is None and (report := try_report(loaded)):  # of the newest step, not of one in between
+        print(f"report {report}")
 
 
 @app.command()

@@ -8,6 +8,7 @@ from msth_taichi.evaluation.comparison import write_comparison
 from msth_taichi.evaluation.evaluate import evaluate
 from msth_taichi.evaluation.report import evaluation_lines
 from msth_taichi.scene.scene import load_scene
+from msth_taichi.tracking.report import try_report
 from msth_taichi.training.start import start_training
 
 
@@ -31,6 +32,8 @@ def run_demo(output: Path, *, steps: int | None = None, arch: str = "auto", over
     renders = {}
     result = evaluate(run, scene, on_render=lambda camera, time, image: renders.update({(camera, time): image}))
     yield from evaluation_lines(result)
+    if report := try_report(run):
+        yield f"report   {report}"
     video = write_comparison(run, scene, output / "renders" / "comparison.mp4", renders)
     yield f"video    {video}  (ground truth, render, mask, depth)"
     yield f"run      {output}"

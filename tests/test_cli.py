@@ -246,18 +246,21 @@ def test_an_existing_run_stays_as_it_was(verb, refused, tiny_run_copy):
     assert tree(tiny_run_copy) == before
 
 
-def test_train_eval_render_and_info_agree(msth, tmp_path):
+def test_train_eval_render_and_info_agree(msth, tmp_path, monkeypatch):
+    for extra in ("tensorboard", "wandb", "viser"):  # none of them may be needed
+        monkeypatch.setitem(sys.modules, extra, None)
     run = tmp_path / "run"
     data = "synthetic:cameras=3,test_cameras=1,frames=2,width=24,height=18"
     status, out, error = msth("train", data, "--preset=demo", "--steps=3", "--output", run, *TINY, "--arch=cpu")
     assert status == 0, error
-    assert "3 steps" in out and f"msth eval {run}" in out
+    assert "3 steps" in out and f"msth eval {run}" in out and f"report {run}/report.html" in out
     assert (run / "config.toml").is_file() and (run / "scene.json").is_file()
 
     status, out, error = msth("eval", run, "--every=1")
     assert status == 0, error
     result = json.loads(next((run / "eval").glob("step-*.json")).read_text())
     assert result["step"] == 3 and f"{result['psnr']:.2f}" in out
+    assert f"{result['psnr']:.2f} dB" in (run / "report.html").read_text()
 
     video = tmp_path / "spiral.mp4"
     status, out, error = msth("render", run, "--path=spiral", "--frames=2", "--output", video)
@@ -272,6 +275,19 @@ def test_train_eval_render_and_info_agree(msth, tmp_path):
     assert status == 0, error
     assert "5 steps" in out
     assert "step     5 of 5" in msth("info", run)[1]
+
+
+@pytest.mark.parametrize(
+    ("vis", "says"),
+    [
+        ("tensorbord", "--vis tensorbord: unknown visualizer 'tensorbord' (did you mean 'tensorboard'?)"),
+        ("wandb", "run: pip install 'msth_taichi[wandb]'"),
+    ],
+)
+def test_a_visualizer_that_is_not_there_is_told_before_anything_is_written(vis, says, refused, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert says in refused("train", DATA, "--preset=demo", "--output", tmp_path / "run", "--vis", vis)
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_interrupted_training_says_how_to_continue(msth, tiny_run, monkeypatch):

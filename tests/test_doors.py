@@ -9,7 +9,7 @@ import msth_taichi
 
 PACKAGE = Path(msth_taichi.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
-SCALARS = {"errors", "lenses", "grids", "config", "thresholds", "files"}
+SCALARS = {"errors", "lenses", "grids", "config", "thresholds", "files", "pages"}
 
 # what each room may import of the package, besides itself and SCALARS
 DOORS = {
@@ -21,8 +21,9 @@ DOORS = {
     "sampling": {"kernels", "ops", "scene"},
     "model": {"kernels", "ops", "scene"},
     "evaluation": {"kernels", "ops", "scene", "sampling", "model", "training", "rendering", "exporting"},
+    "tracking": {"scene", "model", "training", "evaluation", "rendering", "checking"},
     "rendering": {"kernels", "ops", "scene", "sampling", "model", "training"},
-    "training": {"kernels", "ops", "scene", "sampling", "model", "evaluation", "rendering", "exporting"},
+    "training": {"kernels", "ops", "scene", "sampling", "model", "evaluation", "rendering", "exporting", "tracking"},
     "exporting": {"scene", "model", "training", "evaluation"},
 }
 

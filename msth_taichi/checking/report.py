@@ -1,22 +1,19 @@
 """Findings as lines of text, and as one HTML page that needs nothing else: no scripts, pictures inside."""
 
-import base64
 import html
-import io
 from collections.abc import Sequence
 
 from PIL import Image
 
 from msth_taichi.checking.findings import Finding
+from msth_taichi.pages import page, picture
 
 _ORDER = ("error", "warning", "ok")
 
 _STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 1140px; margin: 2em auto; padding: 0 1em; }
-h1 { font-size: 1.5em; } h2 { font-size: 1.15em; margin-top: 2em; }
-table { border-collapse: collapse; width: 100%; } td { vertical-align: top; padding: .5em .6em;
-border-top: 1px solid #ddd; } img { max-width: 100%; } .level { font-weight: 600; white-space: nowrap; }
-.error { color: #b3261e; } .warning { color: #9a5b00; } .ok { color: #2d6a33; } .do { margin-top: .3em; }
+.level { font-weight: 600; white-space: nowrap; } .do { margin-top: .3em; }
+.error { color: light-dark(#b3261e, #f2867f); } .warning { color: light-dark(#9a5b00, #e0a040); }
+.ok { color: light-dark(#2d6a33, #7cc285); }
 """
 
 
@@ -40,16 +37,9 @@ def html_report(name: str, findings: Sequence[Finding], pictures: Sequence[tuple
         findings: in any order.
         pictures: titles and pictures, in the order of the page.
     """
-    title = html.escape(f"{name}: {summary(findings)}")
     rows = "\n".join(_row(finding) for finding in _sorted(findings))
-    shown = "\n".join(
-        f'<h2>{html.escape(heading)}</h2>\n<img alt="{html.escape(heading)}" src="{_inline(picture)}">'
-        for heading, picture in pictures
-    )
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{_STYLE}</style></head>\n<body>\n<h1>{title}</h1>\n<table>\n{rows}\n</table>\n{shown}\n</body></html>\n"
-    )
+    shown = (f"<h2>{html.escape(heading)}</h2>\n{picture(heading, image)}" for heading, image in pictures)
+    return page(f"{name}: {summary(findings)}", [f"<table>\n{rows}\n</table>", *shown], _STYLE)
 
 
 def _sorted(findings: Sequence[Finding]) -> list[Finding]:
@@ -62,12 +52,3 @@ def _row(finding: Finding) -> str:
         f'<tr><td class="level {finding.level}">{finding.level}</td><td>{finding.check}</td>'
         f"<td><b>{html.escape(finding.title)}</b><br>{html.escape(finding.measured)}.{remedy}</td></tr>"
     )
-
-
-def _inline(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    # photographs as JPEG, drawings as PNG: they have few colours
-    drawing = picture.getcolors(4096) is not None
-    picture.save(buffer, "PNG" if drawing else "JPEG", **({"optimize": True} if drawing else {"quality": 82}))
-    kind = "png" if drawing else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

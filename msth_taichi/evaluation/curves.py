@@ -17,7 +17,9 @@ _MARKED = 60  # points of a curve up to which each gets a dot
 _NAME = 20  # letters of a legend's line
 
 
-def curves_svg(title: str, x_label: str, y_label: str, curves: Mapping[str, Sequence[Point]]) -> str:
+def curves_svg(
+    title: str, x_label: str, y_label: str, curves: Mapping[str, Sequence[Point]], logarithmic: bool = False
+) -> str:
     """Lines through points, with axes, ticks and a legend.
 
     Args:
@@ -25,6 +27,7 @@ def curves_svg(title: str, x_label: str, y_label: str, curves: Mapping[str, Sequ
         x_label: what runs to the right.
         y_label: what runs up, with its unit.
         curves: name -> (x, y) in the order of x; at least one point altogether.
+        logarithmic: even steps upwards are even factors; values are above 0.
     Returns:
         An SVG document.
 
@@ -32,6 +35,8 @@ def curves_svg(title: str, x_label: str, y_label: str, curves: Mapping[str, Sequ
         >>> curves_svg("PSNR", "frame", "dB", {"cam00": [(0, 30.1), (10, 29.8)]})[:4]
         '<svg'
     """
+    if logarithmic:
+        curves = {name: [(x, math.log10(y)) for x, y in curve] for name, curve in curves.items()}
     points = [point for curve in curves.values() for point in curve]
     x_ticks, y_ticks = (ticks(min(values), max(values)) for values in zip(*points, strict=True))
 
@@ -57,8 +62,9 @@ def curves_svg(title: str, x_label: str, y_label: str, curves: Mapping[str, Sequ
         parts.append(f'<text x="{x:.1f}" y="{base + 16}" text-anchor="middle">{value:g}</text>')
     for value in y_ticks:
         _, y = place(x_ticks[0], value)
+        label = f"{10**value:.2g}" if logarithmic else f"{value:g}"
         parts.append(f'<line x1="{_LEFT}" y1="{y:.1f}" x2="{_LEFT + _WIDTH}" y2="{y:.1f}" stroke="#e4e4e4"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
     for index, (name, curve) in enumerate(curves.items()):
         color, dash = _COLORS[index % len(_COLORS)], _DASHES[index // len(_COLORS) % len(_DASHES)]
         style = f'fill="none" stroke="{color}" stroke-width="1.5" stroke-dasharray="{dash}"'

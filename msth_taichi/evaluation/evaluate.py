@@ -17,11 +17,12 @@ from msth_taichi.evaluation.markdown import evaluation_page
 from msth_taichi.evaluation.metrics import means
 from msth_taichi.evaluation.perceptual import Perceptual, require_lpips
 from msth_taichi.evaluation.protocol import protocol_of
-from msth_taichi.evaluation.surfaces import MaskScores, depth_errors, surface_mask
+from msth_taichi.evaluation.surfaces import MASK_BINS, MaskScores, depth_errors, mask_histogram, surface_mask
 from msth_taichi.evaluation.views import ViewScores
 from msth_taichi.files import write_json, write_text
 from msth_taichi.model.renderer import render_image
 from msth_taichi.rendering.paths import view_rows
+from msth_taichi.rendering.pictures import as_array
 from msth_taichi.scene.scene import Scene, load_scene
 from msth_taichi.training.run import Run
 
@@ -44,6 +45,7 @@ def evaluate(
 
     `docs/evaluation.md` says what the numbers are. `mask`, `depth_error` and `depth_error_relative` compare the field
     with the exact depth and motion of the built-in scene; elsewhere `mask` is None and the others are not there.
+    `mask_histogram` counts the pixels of all renders whose mask lies in each of 32 even bins from 0 to 1.
 
     Args:
         run: a trained run.
@@ -82,6 +84,7 @@ def evaluate(
     views: dict[str, dict[str, Any]] = {}
     gallery = Gallery(background, masked)
     truth = MaskScores() if chosen.has_truth else None
+    masks = np.zeros(MASK_BINS, np.int64)
     with tqdm(
         chosen.read(),
         total=len(chosen),
@@ -97,6 +100,7 @@ def evaluate(
             for row, frame in islice(frames, len(group)):
                 camera, time = int(chosen.camera[row]), float(chosen.time[row])
                 output = render(row)
+                masks += mask_histogram(as_array(output["mask"]))
                 if on_render:
                     on_render(camera, time, output)
                 labels = {"name": names[camera], "frame": int(chosen.frame[row]), "time": time}
@@ -117,6 +121,7 @@ def evaluate(
         "step": run.step,
         **means([frame for view in views.values() for frame in view["frames"]]),
         "mask": None if truth is None else truth.result(),
+        "mask_histogram": masks.tolist(),
         "views": views,
         "pictures": pictures,
         "protocol": protocol_of(run, scene, split, every, views),

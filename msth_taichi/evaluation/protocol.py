@@ -3,18 +3,14 @@
 Published figures of one method differ by their SSIM convention, choice of frames or near plane alone.
 """
 
-import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
-import torch
-
-import msth_taichi
 from msth_taichi.evaluation.motion import DYNAMIC_VARIANCE
 from msth_taichi.evaluation.perceptual import SMALLEST
 from msth_taichi.evaluation.surfaces import MOVES
 from msth_taichi.scene.scene import Scene
+from msth_taichi.training.record import device_name, versions
 from msth_taichi.training.run import Run
 
 DEFINITIONS = {
@@ -68,10 +64,6 @@ def protocol_of(
         "color": "raw: sRGB values in [0, 1] as stored; renders clamped, no colour correction per camera",
         "ignored": "pixels that a mask leaves out are taken from the render" if images.masked else "none",
         **DEFINITIONS,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU {platform.machine()}",
-        "versions": {
-            "msth_taichi": msth_taichi.__version__,
-            "torch": torch.__version__,
-            "taichi": version("taichi"),
-        },
+        "device": device_name(device),
+        "versions": versions(),
     }

@@ -10,6 +10,7 @@ import torch
 from msth_taichi.exporting.model_file import SUFFIX
 from msth_taichi.scene.cameras import Cameras
 from msth_taichi.scene.scene import Images, Scene, load_scene
+from msth_taichi.training.record import read_metrics
 from msth_taichi.training.run import Run, load_run
 
 
@@ -89,9 +90,10 @@ def run_lines(run: Run) -> list[str]:
         "parameters",
         *("  " + line for line in _table(rows)),
     ]
-    metrics = _last_line(run.path / "metrics.jsonl")
-    if metrics:
-        lines.append("training " + ", ".join(f"{k} {v:.5g}" for k, v in metrics.items() if isinstance(v, int | float)))
+    if metrics := read_metrics(run.path):
+        lines.append(
+            "training " + ", ".join(f"{k} {v:.5g}" for k, v in metrics[-1].items() if isinstance(v, int | float))
+        )
     evaluations = sorted((run.results / "eval").glob("step-*.json"))
     if evaluations:
         result = json.loads(evaluations[-1].read_text())
@@ -130,13 +132,3 @@ def _table(rows: list[tuple[str, ...]]) -> list[str]:
 
 def _numbers(values: Iterable[float]) -> str:
     return ", ".join(f"{value:.3g}" for value in values)
-
-
-def _last_line(path: Path) -> dict[str, Any] | None:
-    lines = path.read_text().splitlines() if path.is_file() else []
-    for line in reversed(lines):
-        try:
-            return json.loads(line)
-        except json.JSONDecodeError:  # the line being written when a run was killed
-            continue
-    return None

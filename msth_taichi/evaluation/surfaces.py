@@ -12,6 +12,19 @@ from msth_taichi.scene.cameras import Cameras
 MOVES = 0.5
 """A mask below this says that a place moves."""
 
+MASK_BINS = 32
+"""Of a histogram of masks; even, so that `MOVES` is an edge."""
+
+
+def mask_histogram(mask: np.ndarray) -> np.ndarray:
+    """(MASK_BINS,) int64 counts of masks, any shape, in even bins from 0 to 1.
+
+    Example:
+        >>> mask_histogram(np.array([0.0, 1.0, 1.0]))[[0, -1]].tolist()
+        [1, 2]
+    """
+    return np.histogram(mask.clip(0, 1), MASK_BINS, (0, 1))[0]
+
 
 def depth_errors(depth: torch.Tensor, exact: np.ndarray) -> dict[str, float]:
     """Mean over pixels of |d - d'|, scene units, and of |d - d'| / d', d' the exact depth.

@@ -1,17 +1,27 @@
-"""From what a user asks for to a training that runs: what can be wrong is found before the first step."""
+"""From what a user asks for to a training that runs: what can be wrong is found before the first step. And what follows
+the last one: a comparison with held-out views, and the report."""
 
 import os
+import sys
 from pathlib import Path
 
 from msth_taichi.config import load_config, load_preset, preset_names
 from msth_taichi.errors import ConfigError, RunError
-from msth_taichi.evaluation.evaluate import evaluate, require_same_cameras
+from msth_taichi.evaluation.evaluate import evaluate, page_path, require_same_cameras
 from msth_taichi.kernels import runtime
+from msth_taichi.rendering.paths import view_rows
 from msth_taichi.scene.decoding import decode
 from msth_taichi.scene.scene import Scene, load_scene
+from msth_taichi.tracking.evaluation import show_evaluation
+from msth_taichi.tracking.report import try_report
+from msth_taichi.tracking.visualizer import Visualizers, parse_names
 from msth_taichi.training.checkpoint import checkpoint_path, checkpoint_steps
+from msth_taichi.training.record import Record
 from msth_taichi.training.run import Run, read_scene, require_free
 from msth_taichi.training.trainer import train
+
+LAST_IMAGES = 8
+"""Held-out images that are compared after the last step, at most, or one of each view if there are more views."""
 
 
 def start_training(
@@ -24,8 +34,9 @@ def start_training(
     arch: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
+    vis: str = "none",
 ) -> Run:
-    """Train `data` into the run folder `output`.
+    """Train `data` into the run folder `output`; then compare a few held-out images, and write the report.
 
     Args:
         data: path of a data set, or "demo".
@@ -33,6 +44,7 @@ def start_training(
         steps: replaces training.steps; the only setting that may change on resuming.
         settings: overrides such as "training.rays_per_step=512".
         arch: "auto", "cpu" or "cuda".
+        vis: what shows the training: "none", "tensorboard", "wandb", "viewer", or several joined by commas.
     Raises:
         MsthError: a wrong setting, data set, device or run folder; nothing has been written then.
     """
@@ -42,6 +54,7 @@ def start_training(
     elif restarted():
         overwrite = True
     leads = int(os.environ.get("RANK", "0")) == 0
+    record, visualizers = Record(preset), Visualizers(parse_names(vis) if leads else [])
     overrides = (settings or []) + ([f"training.steps={steps}"] if steps is not None else [])
     if resume:
         if preset or settings:
@@ -72,9 +85,43 @@ def start_training(
         _check_held_out(scene)
 
     def compare(run: Run) -> None:
-        evaluate(run, scene)
+        show_evaluation(visualizers, run, evaluate(run, scene))
 
-    return train(scene, config, output, arch=arch, resume=resume, overwrite=overwrite, on_evaluation=compare)
+    try:
+        run = train(
+            scene,
+            config,
+            output,
+            arch=arch,
+            resume=resume,
+            overwrite=overwrite,
+            on_evaluation=compare,
+            visualizers=visualizers,
+            record=record,
+        )
+        if leads and run.step == config.training.steps:
+            _finish(run, scene, visualizers, record)
+    finally:
+        visualizers.close()
+    return run
+
+
+def _finish(run: Run, scene: Scene, visualizers: Visualizers, record: Record) -> None:
+    """Compare a few held-out images, unless this step was evaluated, and write the report. The training is done by
+    now, so that whatever goes wrong is no more than a warning."""
+    settings = run.config.evaluation
+    try:
+        if settings.split in scene.splits and not page_path(run).is_file():
+            views = view_rows(scene.images(settings.split), scene.static_cameras).values()
+            each = max(1, LAST_IMAGES // len(views))
+            every = max(settings.every, *(-(-len(rows) // each) for rows in views))
+            show_evaluation(visualizers, run, evaluate(run, scene, every=every))
+            record.lap("evaluation")
+            record.write(run.path, next(run.model.parameters()).device)
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"warning: the held-out views were not compared ({reason}); try: msth eval {run.path}", file=sys.stderr)
+    try_report(run)
 
 
 def restarted() -> bool:

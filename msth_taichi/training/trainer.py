@@ -21,7 +21,8 @@ from typing import Any, NoReturn
 import torch
 from tqdm import tqdm
 
-from msth_taichi.config import Config
+import msth_taichi
+from msth_taichi.config import Config, dump_config
 from msth_taichi.errors import ConfigError, DivergenceError
 from msth_taichi.files import unwritable, write_text
 from msth_taichi.kernels import runtime
@@ -31,11 +32,14 @@ from msth_taichi.sampling import make_sampler, require_suited
 from msth_taichi.scene.depths import DepthStore
 from msth_taichi.scene.frames import FrameStore
 from msth_taichi.scene.scene import Scene
+from msth_taichi.tracking.mask import mask_values
+from msth_taichi.tracking.visualizer import Visualizers
 from msth_taichi.training.batches import AHEAD, Batch, Batches
 from msth_taichi.training.bounds import with_bounds
 from msth_taichi.training.checkpoint import State, checkpoint_path, checkpoint_steps, load_training, save_checkpoint
 from msth_taichi.training.collapse import CollapseWatch, explained
 from msth_taichi.training.grid_adam import GridAdam
+from msth_taichi.training.record import Record
 from msth_taichi.training.run import Run, compute_dtype, make_model, require_free, write_run
 from msth_taichi.training.schedules import learning_rate, proposals_are_due
 from msth_taichi.training.team import Team, join
@@ -54,6 +58,8 @@ def train(
     overwrite: bool = False,
     progress: bool = True,
     on_evaluation: Callable[[Run], None] | None = None,
+    visualizers: Visualizers | None = None,
+    record: Record | None = None,
 ) -> Run:
     """Train a scene into a run folder.
 
@@ -69,6 +75,8 @@ def train(
         overwrite: replace an existing run.
         progress: show bars.
         on_evaluation: called every `training.eval_every` steps.
+        visualizers: what shows the training; opened here, and left open for what comes after.
+        record: of the time spent before, written to training.json; default: a new one.
     Returns:
         The run, loaded.
     Raises:
@@ -80,6 +88,7 @@ def train(
         >>> run = train(load_scene("demo"), load_preset("demo"), "runs/mine")
     """
     path = Path(output)
+    record = Record() if record is None else record  # its clock starts
     device = runtime.init(arch, threads=config.training.threads)  # type: ignore[arg-type]
     team = join(device)
     team.require_divisible(config.training.rays_per_step)
@@ -91,7 +100,7 @@ def train(
     _check_depth(scene, config)
     require_suited(scene, config.sampler)
     config = with_bounds(config, scene)
-    trainer = Trainer(scene, config, path, device, progress and team.leads, team)
+    trainer = Trainer(scene, config, path, device, progress and team.leads, visualizers, record, team)
     if resume:
         trainer.restore()
     team.wait()  # until all have read
@@ -99,6 +108,8 @@ def train(
         if not resume and path.exists():
             shutil.rmtree(path)
         write_run(path, config, scene)  # on resuming too: training.steps and the place of the data may be new
+        trainer.visualizers.open(path)
+        trainer.visualizers.text("config", dump_config(config, msth_taichi.__version__))
     trainer.run(on_evaluation)
     team.wait()  # until the last checkpoint is written
     return trainer.as_run()
@@ -113,6 +124,8 @@ class Trainer:
         path: run folder.
         device: that kernels run on.
         progress: show bars.
+        visualizers: what shows the training; default: nothing.
+        record: of where the time goes; default: a new one.
         team: the processes that train together; default: this one alone.
     """
 
@@ -123,10 +136,14 @@ class Trainer:
         path: Path,
         device: torch.device,
         progress: bool = True,
+        visualizers: Visualizers | None = None,
+        record: Record | None = None,
         team: Team | None = None,
     ):
         self.scene, self.config, self.path, self.device = scene, config, path, device
         self.progress, self.team = progress, team or Team()
+        self.visualizers = Visualizers() if visualizers is None else visualizers
+        self.record = Record() if record is None else record
         settings = config.training
         compute = compute_dtype(config, device)
         with torch.random.fork_rng(devices=[]):
@@ -167,6 +184,7 @@ class Trainer:
         self.state = load_training(checkpoint_path(self.path), self.model, self.optimizer, self.generator, self.sampler)
         if self.team.leads:
             _forget_later_lines(self.path / "metrics.jsonl", self.state.step)
+        self.record.resume(self.path)
 
     def as_run(self) -> Run:
         """The run, ready to render."""
@@ -177,6 +195,8 @@ class Trainer:
         """Train to the last step, or until a signal asks to stop."""
         settings = self.config.training
         logged = saved = self.state.step
+        self.record.lap("start")
+        self._write_record()
         clock = time.perf_counter()
         bar = tqdm(
             total=settings.steps,
@@ -190,6 +210,7 @@ class Trainer:
                 terms = self.step()
                 step = self.state.step
                 bar.update()
+                self.visualizers.after_step(self)
                 last = step == settings.steps
                 if step % settings.log_every == 0 or last:
                     now = time.perf_counter()
@@ -200,13 +221,17 @@ class Trainer:
                     self._save()
                     saved = step
                 if on_evaluation and settings.eval_every and step % settings.eval_every == 0:
+                    self.record.lap("training")
                     if self.team.leads:
                         on_evaluation(self.as_run())
                     self.team.wait()
+                    self.record.lap("evaluation")
                     self.model.requires_grad_(True).train()
                     clock, logged = time.perf_counter(), step  # evaluation is not training speed
             if saved < self.state.step:  # a signal can come at any line above
                 self._save()
+        self.record.lap("training")
+        self._write_record()
 
     def step(self) -> dict[str, torch.Tensor]:
         """One step of optimisation; returns the loss terms, still on the device.
@@ -310,6 +335,10 @@ class Trainer:
         ]
         return self.config.loss.mask * float(torch.stack(masks).sum()) if masks else 0.0
 
+    def _write_record(self) -> None:
+        if self.team.leads:
+            self.record.write(self.path, self.device)
+
     def _stops(self, stopping: threading.Event) -> bool:
         """Whether to stop before the next step; processes agree on it when a block of batches ends."""
         if self.team.size == 1:
@@ -352,6 +381,7 @@ class Trainer:
                 stream.write(json.dumps(line) + "\n")
         except OSError as error:
             raise unwritable(file, error) from error
+        self.visualizers.scalars(self.state.step, {f"train/{name}": line[name] for name in line if name != "step"})
 
     def _save(self) -> None:
         self._check_finite()
@@ -362,6 +392,10 @@ class Trainer:
             return
         random_state = self.batches.random_state(self.state.step)
         save_checkpoint(self.path, self.model, self.optimizer, random_state, self.state, self.sampler)
+        self.record.lap("training")
+        self._write_record()
+        if self.visualizers:
+            self.visualizers.histogram(self.state.step, "mask", mask_values(self.model))
 
     def _check_finite(self) -> None:
         bad = self.team.least(self._bad_step).item()

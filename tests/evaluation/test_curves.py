@@ -20,6 +20,14 @@ def test_points_rise_with_their_values_and_names_are_escaped():
     assert y2 == pytest.approx((y0 + y1) / 2, abs=0.1) and y1 < y0  # an SVG's y runs down
 
 
+def test_even_factors_are_even_steps_on_a_logarithmic_axis():
+    root = ElementTree.fromstring(curves_svg("", "", "", {"a": [(0, 0.001), (1, 0.01), (2, 0.1)]}, logarithmic=True))
+    texts = [text.text for text in root.iter(f"{SVG}text")]
+    assert {"0.001", "0.01", "0.1"} <= set(texts)
+    low, middle, high = (float(circle.get("cy")) for circle in root.iter(f"{SVG}circle"))
+    assert middle == pytest.approx((low + high) / 2, abs=0.1) and high < low
+
+
 def test_of_many_curves_the_legend_says_how_many_more():
     curves = {f"camera {index}": [(0, index)] for index in range(SHOWN + 3)}
     root = ElementTree.fromstring(curves_svg("", "", "", curves))

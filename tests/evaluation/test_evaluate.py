@@ -30,6 +30,7 @@ def test_result_is_saved_with_its_protocol_and_pictures(run, tiny_scene):
     protocol = result["protocol"]
     assert protocol["split"] == "test" and protocol["every"] == 1 and protocol["images"] == 4
     assert protocol["resolution"] == [24, 18] and protocol["background"] == run.config.rays.background
+    assert len(result["mask_histogram"]) == 32 and sum(result["mask_histogram"]) == 4 * 24 * 18
     assert set(protocol["versions"]) == {"msth_taichi", "torch", "taichi"}
     folder = run.path / "eval" / f"step-{run.step:08d}"
     worst = min(result["views"]["test00"]["frames"], key=lambda frame: frame["psnr"])

@@ -32,7 +32,7 @@ def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 def work(folder: Path, team: Team) -> None:
     device = runtime.device()
-    trainer = Trainer(load_scene(SCENE), load_config(folder / "config.toml"), folder / "run", device, False, team)
+    trainer = Trainer(load_scene(SCENE), load_config(folder / "config.toml"), folder / "run", device, False, team=team)
     save_file(gradients(trainer), folder / f"gradients-{team.rank}-{team.size}.safetensors")
     trainer.state.step = trainer.state.since_update = 0
     while trainer.state.step < STEPS:

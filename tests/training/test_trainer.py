@@ -105,7 +105,7 @@ def test_the_newest_two_checkpoints_are_kept(train_tiny, tmp_path):
     train_tiny("training.steps=11", "training.checkpoint_every=3")
     assert checkpoint_steps(tmp_path / "run") == [9, 11]
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
-        "checkpoints", "config.toml", "metrics.jsonl", "scene.json",
+        "checkpoints", "config.toml", "metrics.jsonl", "scene.json", "training.json",
     ]  # fmt: skip
 
 
