@@ -20,7 +20,7 @@ from msth_taichi.errors import DataError
 from msth_taichi.scene.assemble import View, video_scene
 from msth_taichi.scene.formats import colmap, immersive, multiview, n3v
 from msth_taichi.scene.formats.calibration import read_json, resized
-from msth_taichi.scene.formats.colmap_model import is_model, read_model
+from msth_taichi.scene.formats.colmap_model import read_model
 from msth_taichi.scene.scene import Scene, make_images
 from msth_taichi.scene.sources import VideoSource, probe_video
 
@@ -130,7 +130,7 @@ def _read(stage: Path, staged: Mapping[str, Path], calibration: Path, partial: b
 
 
 def _colmap_scene(staged: Mapping[str, Path], folder: Path, partial: bool) -> Scene:
-    place = next((folder / name for name in colmap.PLACES if is_model(folder / name)), None)
+    place = colmap.model_folder(folder)
     if place is None:
         raise DataError(f"{folder}: no COLMAP model; give the folder of cameras.bin and images.bin")
     model = read_model(place)

@@ -47,7 +47,7 @@ class Folder:
 
 def detects(folder: Path) -> bool:
     """Whether there is a sparse model."""
-    return _model_folder(folder) is not None
+    return model_folder(folder) is not None
 
 
 def load(folder: Path, config: DataConfig) -> Scene:
@@ -59,7 +59,7 @@ def load(folder: Path, config: DataConfig) -> Scene:
     Raises:
         DataError: names the file, what is wrong with it, and the remedy.
     """
-    place = _model_folder(folder)
+    place = model_folder(folder)
     if place is None:
         raise DataError(f"{folder}: no COLMAP model; put cameras.bin and images.bin into sparse/0/")
     model = read_model(place)
@@ -98,7 +98,8 @@ def load(folder: Path, config: DataConfig) -> Scene:
     )
 
 
-def _model_folder(folder: Path) -> Path | None:
+def model_folder(folder: Path) -> Path | None:
+    """Where a workspace's model is, or the one that places most; None if there is none."""
     for place in PLACES:
         found = [model for model in (sorted(folder.glob(place)) if place else [folder]) if is_model(model)]
         if found:
