@@ -55,7 +55,7 @@ def measured(device: torch.device, team: Team, small: bool) -> common.Row:
     common.wait(device)
     team.wait()
     step = (time.perf_counter() - start) / sizes.steps
-    total = sum(p.double().sum() for p in trainer.model.parameters()).reshape(1)
+    total = torch.stack([p.double().sum() for p in trainer.model.parameters()]).sum()[None]
     least, most = team.least(total), -team.least(-total)
     return {
         "processes": team.size,
@@ -106,10 +106,11 @@ def main() -> None:
     row = {"stamp": common.stamp(device, options.commit), **measured(device, team, options.small)}
     if team.leads:
         path = options.results / f"{NAME}{'_small' if options.small else ''}.json"
-        rows = json.loads(path.read_text()) if path.is_file() else []
-        rows = sorted([r for r in rows if r["processes"] != team.size] + [row], key=lambda r: r["processes"])
+        known = json.loads(path.read_text()) if path.is_file() else {}
+        known[str(team.size)] = row
+        rows = sorted(known.values(), key=lambda r: r["processes"])
         path.parent.mkdir(parents=True, exist_ok=True)
-        common.write_json(path, rows)
+        common.write_json(path, known)
         write_text(path.with_suffix(".md"), page(rows))
         print(page(rows))
     leave()

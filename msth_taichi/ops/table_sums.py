@@ -42,7 +42,7 @@ class TableSums:
         """(L,) units per one."""
         self.pending = False
         """Whether there is something to take."""
-        self.add: Callable[[Iterable[torch.Tensor]], None] = list
+        self.add: Callable[[Iterable[torch.Tensor]], None] = lambda tensors: None
         """Adds tensors up over the processes that train together: they must agree on the units."""
         self._beside: TableSums | None = None
 

@@ -66,5 +66,5 @@ def pack(
     order = (~keep).byte().argsort(dim=0, stable=True)  # those to keep first
     kept = keep.gather(0, order)
     middles, widths = (t_edges[1:] + t_edges[:-1]) / 2, t_edges.diff(dim=0)
-    packed = (torch.where(kept, values.gather(0, order), 0) for values in (middles, widths))
-    return *packed, keep.sum(0, dtype=torch.int32)
+    middles, widths = (torch.where(kept, values.gather(0, order), 0) for values in (middles, widths))
+    return middles, widths, keep.sum(0, dtype=torch.int32)

@@ -266,7 +266,8 @@ class StillView:
         threshold: float = 0.9,
         mode: Mode = "full",
     ):
-        self._renderer, self._mode = renderer, mode
+        self._renderer = renderer
+        self._mode: Mode = mode
         self._moving_bits: torch.Tensor | None = None
         self._size = cameras.size(index)
         camera = cameras.select([index]).to(renderer.device)

@@ -56,7 +56,7 @@ class Batch:
     column: torch.Tensor
     kept: torch.Tensor | None = None
     depth: torch.Tensor | None = None
-    drawn: tuple[torch.Tensor, ...] | None = None
+    drawn: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
     def split(self, parts: int) -> list["Batch"]:
         """Up to so many parts of as many rays each, but for the last; what was drawn stays with none of them."""

@@ -57,7 +57,7 @@ class GridAdam:
         """Factor of the learning rate of parameters that have one of their own."""
         self.decay = 0.0
         """Share of a table entry that is lost in each step of learning rate 1."""
-        self.add: Callable[[Iterable[torch.Tensor]], None] = list
+        self.add: Callable[[Iterable[torch.Tensor]], None] = lambda tensors: None
         """Adds gradients up over the processes that train together."""
         self._scaled, self._limit = loss_scale is not None, loss_scale or 1.0
         device = next(model.parameters()).device

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from msth_taichi.errors import ConfigError
 
@@ -105,9 +107,9 @@ def join(device: torch.device) -> Team:
         return Team()
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        store, rank, size = next(dist.rendezvous("env://", timeout=_PATIENCE))
+        store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
         # the store outlives a restart, and with it the addresses of those that died
-        store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        store = PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         dist.init_process_group(backend, timeout=_PATIENCE, store=store, rank=rank, world_size=size)
     return Team(dist.get_rank(), dist.get_world_size())
 

@@ -255,7 +255,8 @@ class Trainer:
         self._seen = errors, batch.target, batch.background, batch.kept
         if self.sampler.learns:
             assert batch.drawn is not None
-            self.sampler.update(*batch.drawn, self.team.gathered(errors))
+            image, row, column = batch.drawn
+            self.sampler.update(image, row, column, self.team.gathered(errors))
         self.state.since_update = 1 if due else self.state.since_update + 1
         self.state.step = step + 1
         return terms
