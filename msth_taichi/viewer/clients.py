@@ -23,7 +23,17 @@ from msth_taichi.scene.scene import Scene
 from msth_taichi.viewer.frames import TrainingFrames
 from msth_taichi.viewer.frusta import Frusta, user_poses, vertical_fov
 from msth_taichi.viewer.path_panel import PathPanel
-from msth_taichi.viewer.requests import EDGES, FOVS, VIEWS, Request, bounded, from_browser, picture_size, to_browser
+from msth_taichi.viewer.requests import (
+    EDGES,
+    FOVS,
+    VIEWS,
+    Request,
+    bounded,
+    from_browser,
+    picture_size,
+    to_browser,
+    vector,
+)
 from msth_taichi.viewer.schedule import Schedule
 
 _TICK = 1 / 30  # seconds between times while it plays
@@ -112,8 +122,8 @@ class Client:
         pose = from_browser(camera.wxyz, camera.position)
         if pose is None:
             return None
-        fov = bounded(math.degrees(camera.fov), FOVS, 50.0)
-        return pose, self.time, fov
+        limits = math.radians(FOVS[0]), math.radians(FOVS[1])
+        return pose, self.time, math.degrees(bounded(camera.fov, limits, limits[0]))
 
     @property
     def time(self) -> float:
@@ -164,17 +174,23 @@ class Client:
             pose,
             fov,
             time,
-            picture_size(self._edge.value, self.handle.camera.aspect),
+            picture_size(self._edge.value, self._aspect()),
             output,
             bounded(self._threshold.value, (0.0, 1.0), 0.0),
             self._crop(),
             self._limits,
         )
 
+    def _aspect(self) -> float:
+        """Width over height of what the browser shows."""
+        camera = self.handle.camera
+        sides = vector((camera.image_width, camera.image_height), 2)
+        return float(sides[0] / sides[1]) if sides is not None and (sides > 0).all() else 1.0
+
     def _add_view(self) -> None:
         gui, scene = self.handle.gui, self._stage.scene
         self._output = gui.add_dropdown("Output", VIEWS, initial_value="rgb")
-        self._time = gui.add_slider("Time", 0.0, 1.0, 0.001, 0.0, hint=f"0 to 1; {scene.num_frames} frames")
+        self._time = gui.add_slider("Time", 0.0, 1.0, 0.001, 0.0)
         self._play = gui.add_button("Play", disabled=scene.num_frames < 2)
         self._speed = gui.add_slider("Speed", *_SPEEDS, 0.05, 1.0, hint=f"1: as it was, {scene.fps:g} frames a second")
         self._edge = gui.add_slider("Resolution", *EDGES, 64, self._stage.edge, hint="longer edge at rest, pixels")
@@ -213,10 +229,10 @@ class Client:
             control.on_update(_of_browser(self._box_changed))
 
     def _crop(self) -> np.ndarray | None:
-        corners = np.array([self._low.value, self._high.value], np.float64)
-        if not self._cropped.value or corners.shape != (2, 3) or not np.isfinite(corners).all():
+        low, high = vector(self._low.value, 3), vector(self._high.value, 3)
+        if not self._cropped.value or low is None or high is None:
             return None
-        return np.sort(corners.clip(-1e9, 1e9), axis=0)
+        return np.stack([np.minimum(low, high), np.maximum(low, high)])
 
     def _box_changed(self) -> None:
         self._draw_box("/scene_box", self._stage.box(), _SCENE_COLOR, self._box_shown.value)

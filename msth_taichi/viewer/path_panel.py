@@ -97,7 +97,7 @@ class PathPanel:
 
     def _save(self) -> None:
         path = self._keys.path(bounded(self._step.value, _STEPS, 2.0), self._closed.value)
-        file = save_path(self._folder, self._name.value, path)
+        file = save_path(self._folder, str(self._name.value), path)
         self._client.send_file_download(file.name, file.read_bytes(), save_immediately=True)
         self._status.content = f"Saved. Render it with\n\n`msth render {self._run} --path {file}`"
 

@@ -4,8 +4,8 @@ Poses are camera-to-world, OpenGL axes, in the user's coordinates; a browser's a
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ FOVS = (5.0, 150.0)
 """Vertical field of view, degrees."""
 
 _ASPECTS = (0.2, 5.0)
-_FARTHEST = 1e9  # of a position, the user's units
+_FARTHEST = 1e9  # from the origin, the user's units
 _OPENCV = np.array([1.0, -1.0, -1.0])  # y down and z ahead
 
 
@@ -50,17 +50,27 @@ class Request:
     limits: DepthRange | None = None
 
 
-def bounded(value: float, limits: tuple[float, float], otherwise: float) -> float:
+def bounded(value: Any, limits: tuple[float, float], otherwise: float) -> float:
     """`value` moved into `limits`; `otherwise` for what is no number.
 
     Example:
         >>> bounded(9.0, (0.0, 1.0), 0.5), bounded(float("nan"), (0.0, 1.0), 0.5)
         (1.0, 0.5)
     """
-    return float(np.clip(value, *limits)) if math.isfinite(value) else otherwise
+    known = isinstance(value, (int, float)) and math.isfinite(value)
+    return float(min(max(value, limits[0]), limits[1])) if known else otherwise
 
 
-def picture_size(edge: float, aspect: float) -> tuple[int, int]:
+def vector(values: Any, length: int) -> np.ndarray | None:
+    """(length,) float64 of numbers that are finite and not too large; None of anything else."""
+    try:
+        found = np.asarray(values, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return found if found.shape == (length,) and (np.abs(found) <= _FARTHEST).all() else None
+
+
+def picture_size(edge: Any, aspect: Any) -> tuple[int, int]:
     """Width and height of a picture by its longer edge, and width over height."""
     edge, aspect = bounded(edge, EDGES, EDGES[0]), bounded(aspect, _ASPECTS, 1.0)
     width, height = (edge, edge / aspect) if aspect > 1 else (edge * aspect, edge)
@@ -74,13 +84,13 @@ def scaled_size(size: tuple[int, int], pixels: float) -> tuple[int, int]:
     return size if factor >= 1 else (max(1, round(width * factor)), max(1, round(height * factor)))
 
 
-def from_browser(wxyz: Sequence[float], position: Sequence[float]) -> np.ndarray | None:
+def from_browser(wxyz: Any, position: Any) -> np.ndarray | None:
     """(3, 4) pose of a browser's camera: quaternion and position, OpenCV's axes; None if it is none."""
-    wxyz, position = np.asarray(wxyz, np.float64), np.asarray(position, np.float64)
-    if wxyz.shape != (4,) or position.shape != (3,) or not np.isfinite([*wxyz, *position]).all():
+    wxyz, position = vector(wxyz, 4), vector(position, 3)
+    if wxyz is None or position is None:
         return None
     length = np.linalg.norm(wxyz)
-    if not 0.5 < length < 2 or np.abs(position).max() > _FARTHEST:
+    if not 0.5 < length < 2:
         return None
     w, *v = wxyz / length
     cross = np.cross(np.eye(3), v)  # the matrix that multiplies from the left by v x

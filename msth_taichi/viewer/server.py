@@ -82,12 +82,7 @@ class Server:
                     self._clients[handle.client_id] = client
             client.ask()
 
-        def leave(handle: viser.ClientHandle) -> None:
-            with self._lock:
-                self._clients.pop(handle.client_id, None)
-            self.schedule.forget(handle.client_id)
-
-        self.viser.on_client_disconnect(leave)
+        self.viser.on_client_disconnect(lambda handle: self._leave(handle.client_id))
         self.viser.on_client_connect(enter)
 
     def warm_up(self) -> None:
@@ -104,8 +99,11 @@ class Server:
         """
         now = clock.monotonic()
         clients = self._present()
-        for client in clients.values():
-            client.tick(now)
+        for number, client in clients.items():
+            try:
+                client.tick(now)
+            except (TypeError, ValueError):  # of values that no control of ours sends
+                self._leave(number)
         self.schedule.changed.clear()
         task = self.schedule.next(now)
         if task is None or not may(task):
@@ -141,6 +139,11 @@ class Server:
         with self._lock:
             return dict(self._clients)
 
+    def _leave(self, number: int) -> None:
+        with self._lock:
+            self._clients.pop(number, None)
+        self.schedule.forget(number)
+
     def _serve(self, task: Task, client: Client) -> None:
         assert self._run is not None and self._renderer is not None
         start = clock.perf_counter()
@@ -156,7 +159,8 @@ class Server:
             self.schedule.done(task, clock.perf_counter() - start, clock.monotonic())
             return
         self.schedule.done(task, clock.perf_counter() - start, clock.monotonic())
-        client.show(picture, task.request, limits, task.sharp)
+        if task.client in self._present():  # it may have left meanwhile
+            client.show(picture, task.request, limits, task.sharp)
 
     def _small(self, camera: int, time: float, size: tuple[int, int]) -> np.ndarray:
         """What stands in for a frame that is not there."""
