@@ -1,6 +1,7 @@
 """The keys of a camera path while they are edited, and the file that `msth render --path` reads."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,9 @@ class Keys:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    def __iter__(self) -> Iterator[PathKey]:
+        return iter(self._keys)
 
     def __getitem__(self, number: int) -> PathKey:
         return self._keys[number]

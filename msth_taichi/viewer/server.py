@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import io
 import socket
 import sys
@@ -143,6 +144,7 @@ class Server:
         with self._lock:
             self._clients.pop(number, None)
         self.schedule.forget(number)
+        gc.collect()  # a client is a large web of cycles, which otherwise waits for long
 
     def _serve(self, task: Task, client: Client) -> None:
         assert self._run is not None and self._renderer is not None

@@ -1,4 +1,4 @@
-"""The key editor's paths: what `msth render --path` reads is where the keys were, and no name leads out of the folder."""
+"""The key editor: what `msth render --path` reads is where the keys were, and no name leads out of the folder."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,6 @@ import pytest
 from msth_taichi.errors import RunError
 from msth_taichi.rendering.path_files import read_path
 from msth_taichi.rendering.paths import make_path
-from msth_taichi.viewer.frusta import user_poses
 from msth_taichi.viewer.keys import MOST_KEYS, Keys, save_path
 
 

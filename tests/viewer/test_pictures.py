@@ -102,9 +102,7 @@ def test_without_a_data_set_frames_are_rendered(tiny_run):
         asked.append((camera, time, size))
         return np.zeros((size[1], size[0], 3), np.uint8)
 
-    without = replace(
-        tiny_run.scene, splits={k: replace(v, source=None) for k, v in tiny_run.scene.splits.items()}
-    )
+    without = replace(tiny_run.scene, splits={k: replace(v, source=None) for k, v in tiny_run.scene.splits.items()})
     frames = TrainingFrames(without, render)
     frames.picture(1, frames.image_at(1, 0.5))
     frames.picture(1, frames.image_at(1, 0.5))

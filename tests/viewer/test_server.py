@@ -131,7 +131,9 @@ def test_no_client_opens_a_tunnel(opened, enter):
     assert not any(m["type"] == "ShareUrlUpdated" and m["share_url"] for m in talk.messages)
 
 
-@pytest.mark.parametrize("path", ["/../../../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/config.toml"])
+@pytest.mark.parametrize(
+    "path", ["/../../../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/config.toml"]
+)
 def test_files_are_not_served(opened, path):
     connection = http.client.HTTPConnection("127.0.0.1", opened.viser.get_port())
     connection.request("GET", path)
