@@ -41,8 +41,9 @@ class Server:
     Example:
         >>> server = Server("127.0.0.1", 8080)
         >>> server.open(run, run.scene, run.renderer)
-        >>> while server.turn() or server.wait(0.02):
-        ...     pass
+        >>> while True:
+        ...     if server.turn() is None:
+        ...         server.wait(0.02)
     """
 
     def __init__(self, host: str, port: int):
