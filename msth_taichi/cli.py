@@ -273,6 +273,25 @@ def render(
 
 
 @app.command()
+def view(
+    run: Run,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; whoever can reach it can look and save paths.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any that is free.")] = 8080,
+    data: Annotated[
+        Path | None, typer.Option(help="The data set, where it has moved, for the frames of the cameras.")
+    ] = None,
+    step: Annotated[int | None, typer.Option(min=0, help="Checkpoint to load; default: the last.")] = None,
+    arch: Arch = "auto",
+) -> None:
+    """Show a run in browsers, from any camera at any time; needs the extra: msth_taichi[viewer]."""
+    from msth_taichi.viewer.view import view as view_run
+
+    view_run(run, host=host, port=port, data=data, step=step, arch=arch)
+
+
+@app.command()
 def export(
     run: Run,
     to: Annotated[str, typer.Option(help="points, mesh, cameras or compact.")],

@@ -25,6 +25,7 @@ DOORS = {
     "rendering": {"kernels", "ops", "scene", "sampling", "model", "training"},
     "training": {"kernels", "ops", "scene", "sampling", "model", "evaluation", "rendering", "exporting", "tracking"},
     "exporting": {"scene", "model", "training", "evaluation"},
+    "viewer": {"scene", "model", "training", "rendering", "evaluation"},
 }
 
 

@@ -108,18 +108,27 @@ class FastRenderer:
         return self.model.rays(camera, torch.zeros_like(pixels), row, column, times, near)
 
     @torch.no_grad()
-    def rays(self, rays: Rays, time: float, *, mode: Mode = "full") -> dict[str, torch.Tensor]:
-        """What N rays see at one time: rgb (N, 3), depth, accumulation and mask (N,)."""
-        background = self.model.background(len(rays), mode=mode)
+    def rays(
+        self, rays: Rays, time: float, *, mode: Mode = "full", behind: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """What N rays see at one time: rgb (N, 3), depth, accumulation and mask (N,).
+
+        Args:
+            rays: N.
+            time: in [0, 1].
+            mode: see `RadianceField.forward`.
+            behind: (N, 3) colour where they end; None for the model's own.
+        """
+        background = self.model.background(len(rays), mode=mode) if behind is None else behind
         samples, end = self._samples(rays, time, mode, keep_last=background is None)
         passed, color, last_color = self._look_up(rays, time, samples, end, mode)
         light = torch.exp(-passed.depth)
-        behind = last_color if background is None else background.T
+        color_behind = last_color if background is None else background.T
         median = passed.median
         if rays.ndc is not None:
             median = ndc_distance(median, rays.ndc, self.model.config.rays.near)
         return {
-            "rgb": (color + light * behind).clamp(0, 1).T,
+            "rgb": (color + light * color_behind).clamp(0, 1).T,
             "depth": median,
             "accumulation": 1 - light,
             "mask": passed.mask + light,
