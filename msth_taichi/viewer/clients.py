@@ -92,27 +92,30 @@ class Client:
         self._lock = threading.RLock()
         self._limits: DepthRange | None = None
         self._limits_of = ""
-        self._picture: np.ndarray | None = None
+        self._asked: Request | None = None
+        self._picture: np.ndarray | None = None  # the sharp one of what was asked for
         self._wants_file = False
         self._playing, self._ticked = False, 0.0
         self._distance = stage.distance()
         self._scale = _FRUSTUM * self._distance
-        tabs = handle.gui.add_tab_group()
-        with tabs.add_tab("View"):
-            self._add_view()
-        with tabs.add_tab("Scene"):
-            self._add_scene()
-        with tabs.add_tab("Path"):
-            self._path = PathPanel(handle, stage.paths, stage.run, self._scale, self.place, self._go)
-        self.frusta = Frusta(handle, stage.scene, stage.frames, self._scale, self._visit)
-        self._go(*stage.home(), None)
-        handle.camera.on_update(lambda _: self.ask())
+        with self._lock:  # a browser may use a control before the last is there
+            tabs = handle.gui.add_tab_group()
+            with tabs.add_tab("View"):
+                self._add_view()
+            with tabs.add_tab("Scene"):
+                self._add_scene()
+            with tabs.add_tab("Path"):
+                self._path = PathPanel(handle, stage.paths, stage.run, self._scale, self.place, self._go)
+            self.frusta = Frusta(handle, stage.scene, stage.frames, self._scale, self._visit)
+            self._go(*stage.home(), None)
+            handle.camera.on_update(lambda _: self.ask())
 
     def ask(self) -> None:
         """Put what the controls say into the schedule."""
         with self._lock:
             request = self._request()
             if request is not None:
+                self._asked, self._picture = request, None
                 self.frusta.make_way(request.pose[:, 3])
                 self._schedule.ask(self.handle.client_id, request, clock.monotonic())
 
@@ -146,11 +149,12 @@ class Client:
         # what is to be looked at closely comes as it is
         handle.scene.set_background_image(picture, format="png" if sharp else "jpeg", jpeg_quality=80)
         with self._lock:
-            self._picture = picture if sharp else None
             if request.output == self._limits_of:
                 self._limits = limits
-            if sharp and self._wants_file:
-                self._send_picture()
+            if sharp and request is self._asked:
+                self._picture = picture
+                if self._wants_file:
+                    self._send_picture()
         height, width = picture.shape[:2]
         self._status.content = f"{width} x {height}{'' if sharp else ', sharpening'}"
 
@@ -201,10 +205,10 @@ class Client:
         file = gui.add_button("Screenshot")
         self._status = gui.add_markdown("")
         for control in (self._output, self._time, self._edge, self._threshold):
-            control.on_update(_of_browser(self.ask))
-        self._fov.on_update(_of_browser(self._zoom))
-        self._play.on_click(_of_browser(self._toggle))
-        file.on_click(_of_browser(self._take_file))
+            control.on_update(self._of_browser(self.ask))
+        self._fov.on_update(self._of_browser(self._zoom))
+        self._play.on_click(self._of_browser(self._toggle))
+        file.on_click(self._of_browser(self._take_file))
 
     def _add_scene(self) -> None:
         gui, stage = self.handle.gui, self._stage
@@ -213,7 +217,7 @@ class Client:
         step = float(f"{(high - low).max() / 200:.1g}")
         names = stage.scene.cameras.names
         self._camera = gui.add_dropdown("Camera", [names[camera] for camera in stage.frames.cameras])
-        gui.add_button("Go to camera").on_click(_of_browser(self._visit_chosen))
+        gui.add_button("Go to camera").on_click(self._of_browser(self._visit_chosen))
         self._cameras_shown = gui.add_checkbox("Show cameras", True)
         self._cameras_size = gui.add_slider("Size of cameras", 0.1, 5.0, 0.1, 1.0)
         self._box_shown = gui.add_checkbox("Show scene box", False)
@@ -223,10 +227,10 @@ class Client:
         self._low = gui.add_vector3("Lower corner", tuple(low), step=step)
         self._high = gui.add_vector3("Upper corner", tuple(high), step=step)
         self._draw_box("/scene_box", box, _SCENE_COLOR, False)
-        self._cameras_shown.on_update(_of_browser(self._show_cameras))
-        self._cameras_size.on_update(_of_browser(self._size_cameras))
+        self._cameras_shown.on_update(self._of_browser(self._show_cameras))
+        self._cameras_size.on_update(self._of_browser(self._size_cameras))
         for control in (self._box_shown, self._cropped, self._low, self._high):
-            control.on_update(_of_browser(self._box_changed))
+            control.on_update(self._of_browser(self._box_changed))
 
     def _crop(self) -> np.ndarray | None:
         low, high = vector(self._low.value, 3), vector(self._high.value, 3)
@@ -266,7 +270,7 @@ class Client:
         """Stand at a pose, and a time where one is given."""
         rotation, position = to_browser(pose)
         camera = self.handle.camera
-        with self.handle.atomic():
+        with self._lock, self.handle.atomic():
             camera.position = position
             camera.wxyz = viser.transforms.SO3.from_matrix(rotation).wxyz
             camera.look_at = position + rotation[:, 2] * self._distance
@@ -277,20 +281,28 @@ class Client:
             self._time.value = time
         self.ask()
 
+    def _of_browser(self, action: Callable[[], None]) -> Callable[[viser.GuiEvent], None]:
+        """An event handler that does something when a browser, and not the program, changed a control."""
+
+        def handler(event: viser.GuiEvent) -> None:
+            if event.client is not None:
+                with self._lock:
+                    action()
+
+        return handler
+
     def _zoom(self) -> None:
         self.handle.camera.fov = math.radians(bounded(self._fov.value, FOVS, 50.0))
         self.ask()
 
     def _toggle(self) -> None:
-        with self._lock:
-            self._playing, self._ticked = not self._playing, clock.monotonic()
-            self._play.label = "Pause" if self._playing else "Play"
+        self._playing, self._ticked = not self._playing, clock.monotonic()
+        self._play.label = "Pause" if self._playing else "Play"
 
     def _take_file(self) -> None:
-        with self._lock:
-            self._wants_file = True
-            if self._picture is not None:
-                self._send_picture()
+        self._wants_file = True
+        if self._picture is not None:
+            self._send_picture()
 
     def _send_picture(self) -> None:
         assert self._picture is not None
@@ -304,13 +316,3 @@ class Client:
 def _corners(crop: np.ndarray) -> np.ndarray:
     """(8, 3) of a box by two of them, numbered by the bits of x, y, z."""
     return np.array([[crop[i, 0], crop[j, 1], crop[k, 2]] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
-
-
-def _of_browser(action: Callable[[], None]) -> Callable[[viser.GuiEvent], None]:
-    """An event handler that does something when a browser, and not the program, changed a control."""
-
-    def handler(event: viser.GuiEvent) -> None:
-        if event.client is not None:
-            action()
-
-    return handler

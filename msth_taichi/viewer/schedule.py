@@ -31,17 +31,14 @@ class Task:
         request: what it shows.
         size: width and height, pixels.
         draft: it is the first of its request.
+        sharp: nothing sharper comes after it, for now.
     """
 
     client: int
     request: Request
     size: tuple[int, int]
     draft: bool
-
-    @property
-    def sharp(self) -> bool:
-        """Nothing sharper comes after it."""
-        return self.size == self.request.size
+    sharp: bool
 
 
 @dataclass
@@ -96,7 +93,7 @@ class Schedule:
                 slot = self._slots[client]
                 size = self._size(slot, now)
                 if size is not None:
-                    return Task(client, slot.request, size, draft=not shown)
+                    return Task(client, slot.request, size, draft=not shown, sharp=size == self._sharpest(slot))
         return None
 
     def wanted(self, task: Task) -> bool:
@@ -127,20 +124,24 @@ class Schedule:
 
     def _size(self, slot: _Slot, now: float) -> tuple[int, int] | None:
         """Of the next picture of a request; None if there is none to render."""
-        full = slot.request.size
-        sharpest = full if self.longest is None else scaled_size(full, max(self.speed * self.longest, _LEAST_PIXELS))
+        sharpest = self._sharpest(slot)
         if not slot.pixels:
             return scaled_size(sharpest, max(self.speed * DRAFT, _LEAST_PIXELS))
         if now - slot.asked < REST:
             return None
         most = sharpest[0] * sharpest[1]
         # an estimate of speed that wavers is no reason to render again
-        if slot.pixels < (most if sharpest == full else most / 2):
+        if slot.pixels < (most if sharpest == slot.request.size else most / 2):
             # a last step that is a little longer instead of two
             return sharpest if most < 1.5 * _STEP * slot.pixels else scaled_size(sharpest, _STEP * slot.pixels)
         if self.stale_after is not None and now - slot.served >= self.stale_after:
             return sharpest
         return None
+
+    def _sharpest(self, slot: _Slot) -> tuple[int, int]:
+        """The largest picture of a request that there may be."""
+        full = slot.request.size
+        return full if self.longest is None else scaled_size(full, max(self.speed * self.longest, _LEAST_PIXELS))
 
 
 class Pace:

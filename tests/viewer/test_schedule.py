@@ -121,13 +121,14 @@ def test_old_pictures_are_rendered_again_where_the_field_changes(schedule):
 def test_no_picture_is_longer_than_it_may_be(schedule):
     schedule.longest = 0.5
     schedule.ask(0, request(), 0.0)
-    now = 0.0
-    while (task := schedule.next(now + REST)) is not None:
-        assert task.size[0] * task.size[1] <= 1.02 * SPEED * 0.5
-        _, now = serve(schedule, now + REST)
-    assert schedule.settled(0, now + REST)
+    now, tasks = 0.0, []
+    while schedule.next(now + REST) is not None:
+        task, now = serve(schedule, now + REST)
+        tasks.append(task)
+    assert max(task.size[0] * task.size[1] for task in tasks) <= 1.02 * SPEED * 0.5
+    assert tasks[-1].sharp and schedule.settled(0, now + REST)
     schedule.longest = None
-    assert schedule.next(now + REST).size[0] > task.size[0] if task else schedule.next(now + REST) is not None
+    assert schedule.next(now + REST).size[0] > tasks[-1].size[0]
 
 
 def test_pace_keeps_to_its_share():

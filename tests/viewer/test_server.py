@@ -83,6 +83,17 @@ def test_every_client_gets_its_own_pictures(opened, enter):
     assert first.pictures() == seen
 
 
+def test_controls_may_be_used_before_all_are_there(opened, capfd):
+    talk = Talk(opened.viser.get_port())
+    talk.look()
+    until(lambda: "Time" in talk.controls)
+    talk.set("Time", 0.75)
+    until(lambda: "Save path" in talk.controls and talk.pictures(), opened.turn)
+    talk.close()
+    until(lambda: not opened.clients())
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
 def test_frusta_get_frames_when_clients_rest(opened, enter):
     talk = enter()
     sharp(opened, talk)
