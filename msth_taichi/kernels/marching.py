@@ -1,7 +1,7 @@
 """Samples of rays that are rendered and not trained, rays side by side in memory: what neighbouring threads read lies
 together, as it does not where each ray has its samples in a row.
 
-Letters: N rays, P bins of a proposal, S bins of the field, A rays that still have light, K samples of each.
+Letters: N rays, P bins of a proposal, S bins of the field.
 """
 
 from functools import cache
@@ -199,49 +199,3 @@ def marching_kernels(dtype: torch.dtype, spacing: str) -> SimpleNamespace:
             count[ray] = kept
 
     return launchers(regular=regular, redraw=redraw, pack=pack)
-
-
-@cache
-def weigh_kernels(dtype: torch.dtype) -> SimpleNamespace:
-    """Kernels for logits of `dtype`; see `msth_taichi.ops.marching`."""
-    real = real_of(dtype)
-    volume = logit_functions(real)
-    matrix = ti.types.ndarray(dtype=real, ndim=2)
-    vector = ti.types.ndarray(dtype=real, ndim=1)
-    stored_vector = ti.types.ndarray(dtype=TAICHI_DTYPE[dtype], ndim=1)
-    numbers = ti.types.ndarray(dtype=ti.i64, ndim=1)
-
-    @ti.kernel
-    def forward(
-        rays: numbers,  # (A,)
-        counts: numbers,  # (A,) samples of each
-        middles: matrix,  # (A, K)
-        widths: matrix,  # (A, K)
-        density_logits: stored_vector,  # (A*K,)
-        masks: vector,  # (A*K,)
-        depth: vector,  # (N,) optical, added to
-        median: vector,  # (N,), overwritten until half of the light is gone
-        mask: vector,  # (N,), added to
-        weights: matrix,  # (A, K)
-    ):
-        for a in range(rays.shape[0]):
-            ray = rays[a]
-            tau_sum = depth[ray]
-            place = median[ray]
-            total = mask[ray]
-            for k in range(weights.shape[1]):
-                w = real(0.0)
-                if k < counts[a]:
-                    tau = volume.optical_depth(ti.cast(density_logits[a * weights.shape[1] + k], real), widths[a, k])
-                    light = ti.exp(-tau_sum)
-                    w = light * volume.absorbed(tau)
-                    if light > 0.5:
-                        place = middles[a, k]
-                    total += w * masks[a * weights.shape[1] + k]
-                    tau_sum += tau
-                weights[a, k] = w
-            depth[ray] = tau_sum
-            median[ray] = place
-            mask[ray] = total
-
-    return launchers(forward=forward)

@@ -162,8 +162,8 @@ class MaskedField(Field):
 
     def geometry(
         self, positions: torch.Tensor, times: torch.Tensor, compute: torch.dtype, static_only: bool = False
-    ) -> tuple[FieldSamples, torch.Tensor]:
-        """Density and mask, and what the colour depends on beside the ray (1 + G, M), without gradients to either.
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Density logits and below them what the colour depends on beside the ray (1+G, M), and the mask (M,).
 
         Args:
             positions: (M, 3) grid coordinates.
@@ -173,13 +173,8 @@ class MaskedField(Field):
         """
         features, mask = self.encoding(positions, times, compute, static_only)
         out = self.density_mlp(features)
-        density = out[0].clone()
-        out[0] = 1  # see `radiance`
-        return FieldSamples(_kept(density, self.space.covers(positions)), mask), out
-
-    def color_logits(self, per_ray: torch.Tensor, geometry: torch.Tensor) -> torch.Tensor:
-        """(3, M) for columns of `geometry` (1 + G, M), seen along rays with `per_ray` (B, M)."""
-        return self.color_mlp(torch.cat([per_ray.to(geometry.dtype), geometry]))
+        out[0] = _kept(out[0], self.space.covers(positions))
+        return out, mask
 
     def per_ray(self, rays: Rays) -> torch.Tensor:
         """(B, N) what the colour of all samples of a ray depends on: harmonics of its direction, and its appearance."""

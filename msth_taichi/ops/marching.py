@@ -1,10 +1,9 @@
 """Samples of rays that are rendered and not trained: none of it is differentiated, and rays lie side by side.
 
-Letters: N rays, P bins of a proposal, S bins of the field, A rays that still have light, K samples of each.
+Letters: N rays, P bins of a proposal, S bins of the field.
 """
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -12,14 +11,12 @@ import torch
 from msth_taichi.errors import TensorError
 from msth_taichi.grids import GridSpec
 from msth_taichi.kernels.cells import as_words
-from msth_taichi.kernels.marching import marched_density_kernels, marching_kernels, weigh_kernels
+from msth_taichi.kernels.marching import marched_density_kernels, marching_kernels
 from msth_taichi.ops.checks import check
 from msth_taichi.ops.masked_encoding import Copies, Grids
 from msth_taichi.ops.stratified import check_sampling
 from msth_taichi.reference.contract import Contraction
 from msth_taichi.reference.spacing import Spacing
-
-_LOGITS = (torch.float16, torch.float32, torch.float64)
 
 
 class Redrawn(NamedTuple):
@@ -36,21 +33,6 @@ class Packed(NamedTuple):
     middles: torch.Tensor
     widths: torch.Tensor
     count: torch.Tensor
-
-
-@dataclass
-class Passed:
-    """What N rays have passed so far.
-
-    Args:
-        depth: (N,) optical depth.
-        median: (N,) distance of the sample at which half of the light was gone, or of the last one.
-        mask: (N,) sum of masks by weight.
-    """
-
-    depth: torch.Tensor
-    median: torch.Tensor
-    mask: torch.Tensor
 
 
 def marched_edges(
@@ -261,45 +243,3 @@ def pack(t_edges: torch.Tensor, mass: torch.Tensor, least: float, keep_last: boo
         # the spacing plays no part in it
         marching_kernels(mass.dtype, "uniform").pack(t_edges, mass, least, int(keep_last), middles, widths, count)
     return Packed(middles, widths, count)
-
-
-def weigh(
-    passed: Passed,
-    rays: torch.Tensor,
-    counts: torch.Tensor,
-    middles: torch.Tensor,
-    widths: torch.Tensor,
-    density_logits: torch.Tensor,
-    masks: torch.Tensor,
-) -> torch.Tensor:
-    """Weights of the next samples of some rays, as in `composite`, from where they are; `passed` is changed.
-
-    Args:
-        passed: of N rays.
-        rays: (A,) int64 of them, each once.
-        counts: (A,) int64 samples of each to take; of K, the others weigh nothing.
-        middles: (A, K) of the samples' bins.
-        widths: (A, K) of their bins.
-        density_logits: (A*K,) float16, float32 or float64, ray after ray.
-        masks: (A*K,).
-    Returns:
-        (A, K).
-    Raises:
-        TensorError: wrong shape, dtype, device or layout.
-
-    Example:
-        >>> weights = weigh(passed, rays, counts, middles, widths, found.density_logits, found.mask)
-    """
-    check("middles", middles, (None, None), passed.depth.dtype)
-    some, samples = middles.shape
-    check("rays", rays, (some,), torch.int64)
-    check("counts", counts, (some,), torch.int64)
-    check("widths", widths, (some, samples), middles.dtype)
-    check("density_logits", density_logits, (some * samples,), _LOGITS)
-    check("masks", masks, (some * samples,), middles.dtype)
-    weights = torch.empty_like(middles)
-    if weights.numel():
-        weigh_kernels(density_logits.dtype).forward(
-            rays, counts, middles, widths, density_logits, masks, passed.depth, passed.median, passed.mask, weights
-        )
-    return weights

@@ -5,8 +5,9 @@
        those behind surfaces alike.
     3  The field is looked up from the front of rays to their back, some samples at a time; a ray ends where no light
        is left.
-    4  Colours are looked up of samples that show.
-    5  Masks that are sure within a hair count as sure, and the table without a share is not read.
+    4  Of neighbouring samples one is looked up first, and the others where it holds something.
+    5  Colours are looked up of samples that show.
+    6  Masks that are sure within a hair count as sure, and the table without a share is not read.
 
 Letters: N rays, P samples of a proposal, S samples of the field, M samples that are looked up, H, W image size.
 """
@@ -21,18 +22,29 @@ from msth_taichi.model.field import ProposalField
 from msth_taichi.model.ndc import ndc_distance
 from msth_taichi.model.rays import Rays
 from msth_taichi.model.renderer import Mode, RadianceField
-from msth_taichi.ops.marching import Packed, Passed, marched_edges, pack, pack_cells, redraw, weigh
+from msth_taichi.ops.lookups import (
+    Lookups,
+    Seen,
+    choose,
+    color_inputs,
+    place,
+    shade,
+    want_between,
+    want_next,
+    weigh,
+)
+from msth_taichi.ops.marching import Packed, marched_edges, pack, pack_cells, redraw
 from msth_taichi.rendering.occupancy import Occupancy
 from msth_taichi.scene.cameras import Cameras
 from msth_taichi.thresholds import EMPTY_LOGIT
 
-_ROUND = 4
+_TURN = 8
 """Samples of a ray that are looked up before its light is measured again."""
 
 _OPAQUE = 7.0  # optical depth that lets a thousandth through
 _CHUNK_CPU = 2**14
 _CELLS_CPU = 64
-_CHUNK_MOST = 2**21
+_INDICES = 2**31  # of a tensor in a kernel
 _MEMORY_SHARE = 0.25  # of the device
 
 
@@ -45,16 +57,20 @@ class Shortcuts:
             none on a CPU, where building it takes longer than it saves in a small render.
         least_mass: share of a ray's light below which the proposal's weight around a sample is not worth a lookup.
         least_light: share of a ray's light with which it ends.
+        stride: of the samples that are looked up first; those between them follow where a neighbour takes more than
+            `least_mass` of the ray's light; 1 for all at once.
         least_weight: share of a ray's light below which the colour of a sample is that of the others.
         sure: masks above it count as 1, and below one minus it as 0; 1 for none.
 
     Example:
-        >>> Shortcuts(cells=0, least_mass=-1, least_light=0, least_weight=-1, sure=1)  # all samples, as in training
+        >>> # all samples, as in training
+        >>> whole = Shortcuts(cells=0, least_mass=-1, least_light=0, stride=1, least_weight=-1, sure=1)
     """
 
     cells: int | None = None
     least_mass: float = 2e-3
     least_light: float = 2e-3
+    stride: int = 2
     least_weight: float = 2e-3
     sure: float = 0.99
 
@@ -121,17 +137,18 @@ class FastRenderer:
         """
         background = self.model.background(len(rays), mode=mode) if behind is None else behind
         samples, end = self._samples(rays, time, mode, keep_last=background is None)
-        passed, color, last_color = self._look_up(rays, time, samples, end, mode)
-        light = torch.exp(-passed.depth)
+        seen, color, last_color = self._look_up(rays, time, samples, end, mode, keep_last=background is None)
+        light = torch.exp(-seen.depth)
+        # where half of the light never goes, the depth is the last sample's, kept or not
+        median = torch.where(seen.depth < math.log(2), end, seen.median)
         color_behind = last_color if background is None else background.T
-        median = passed.median
         if rays.ndc is not None:
             median = ndc_distance(median, rays.ndc, self.model.config.rays.near)
         return {
             "rgb": (color + light * color_behind).clamp(0, 1).T,
             "depth": median,
             "accumulation": 1 - light,
-            "mask": passed.mask + light,
+            "mask": seen.mask + light,
         }
 
     def chunk(self) -> int:
@@ -141,9 +158,10 @@ class FastRenderer:
         config = self.model.config
         samples = max(config.rays.samples, *(proposal.samples for proposal in config.proposals))
         widest = config.field.hidden + 2 * config.field.hidden_color + 2 * config.field.levels * 2
-        per_ray = 16 * samples + 20 * config.rays.samples + _ROUND * (4 * widest + 160)
+        per_ray = 16 * samples + config.rays.samples * (40 + 6 * config.field.hidden_color) + _TURN * (4 * widest + 160)
         memory = torch.cuda.get_device_properties(self.device).total_memory
-        return max(2**12, min(_CHUNK_MOST, int(_MEMORY_SHARE * memory / per_ray)))
+        most = _INDICES // (config.rays.samples * self.model.field.color_mlp.weights[0].shape[1])
+        return max(2**12, min(most, int(_MEMORY_SHARE * memory / per_ray)))
 
     def occupancy(self, mode: Mode) -> Occupancy | None:
         """The cells of a mode that hold something; None where all are looked up."""
@@ -196,54 +214,43 @@ class FastRenderer:
         return proposal.marched_logits(rays, t_edges, self.model.compute, static_only, occupied, darkness)
 
     def _look_up(
-        self, rays: Rays, time: float, samples: Packed, end: torch.Tensor, mode: Mode
-    ) -> tuple[Passed, torch.Tensor, torch.Tensor]:
-        """From the front of rays to where their light ends: what they pass, the colour (3, N) of what they see, and
-        that of their last sample, where light comes so far."""
-        field, compute, space = self.model.field, self.model.compute, self.model.space
-        zero = torch.zeros(9, len(rays), device=end.device)
-        passed, color, last_color, shown = Passed(zero[0], end.clone(), zero[1]), zero[2:5], zero[5:8], zero[8]
-        per_ray, times = field.per_ray(rays).to(compute), end.new_full((1,), float(time))
-        alive = samples.count.nonzero().squeeze(1)
-        for first in range(0, len(samples.middles), _ROUND):
-            if not len(alive):
+        self, rays: Rays, time: float, samples: Packed, end: torch.Tensor, mode: Mode, keep_last: bool
+    ) -> tuple[Seen, torch.Tensor, torch.Tensor]:
+        """What rays pass, the colour (3, N) of what they see, and that of their last sample that shows."""
+        field, compute, given = self.model.field, self.model.compute, self.shortcuts
+        lookups = Lookups(samples)
+        found: list[tuple[torch.Tensor, torch.Tensor]] = []
+        logits = end.new_empty(0, dtype=compute)
+        for first in range(0, len(samples.middles), _TURN):
+            wanted = want_next(lookups, first, _TURN, given.stride, self._darkness, logits)
+            found.append(self._geometry(rays, time, lookups, wanted, mode))
+            logits = found[-1][0][0]
+            if not len(logits):
                 break
-            row = slice(first, first + _ROUND)
-            middles, widths = (x[row].index_select(1, alive).T.contiguous() for x in (samples.middles, samples.widths))
-            left = samples.count[alive].long() - first
-            origins, directions = rays.origins[alive, None], rays.directions[alive, None]
-            positions = space.to_grid((origins + directions * middles[:, :, None]).view(-1, 3))
-            found, geometry = field.geometry(positions, times, compute, mode == "static")
-            logits = found.density_logits
-            if mode != "full":
-                logits = torch.where((found.mask < 0.5) == (mode == "dynamic"), logits, EMPTY_LOGIT)
-            self.looked_up += logits.numel()
-            weights = weigh(passed, alive, left, middles, widths, logits, found.mask)
-            lit = passed.depth[alive] < self._darkness
+        if given.stride > 1:
+            logits = torch.cat([geometry[0] for geometry, _ in found])
+            wanted = want_between(lookups, given.stride, given.least_mass, logits)
+            found.append(self._geometry(rays, time, lookups, wanted, mode))
+        geometry, masks = (torch.cat(parts, dim=-1) for parts in zip(*found, strict=True))
+        del found
+        self.looked_up += lookups.total
 
-            # colours of samples that show, and of each ray's last one
-            count = middles.shape[1]
-            is_last = (torch.arange(count, device=left.device) == left[:, None] - 1) & lit[:, None]
-            least = self.shortcuts.least_weight
-            # thin smoke has no sample that shows: the foremost of each few then stands for them
-            thickest = (weights == weights.amax(1, keepdim=True)) & (weights > 0.1 * least)
-            chosen = ((weights > least) | thickest | is_last).view(-1).nonzero().squeeze(1)
-            ray = alive[chosen.div(count, rounding_mode="floor")]
-            seen = torch.sigmoid(field.color_logits(per_ray[:, ray], geometry[:, chosen]).float())
-            share = weights.view(-1)[chosen]
-            parts = zero.new_zeros(4, weights.numel())
-            parts[:, chosen] = torch.cat([seen * share, share[None]])
-            sums = parts.view(4, -1, count).sum(2)
-            color[:, alive] += sums[:3]
-            shown[alive] += sums[3]
-            final = is_last.view(-1)[chosen]
-            last_color[:, ray[final]] = seen[:, final]
-            alive = alive[(left > _ROUND) & lit]
-        # where half of the light never goes, the depth is the last sample's, kept or not
-        passed.median = torch.where(passed.depth < math.log(2), end, passed.median)
-        # the little that did not show has the colour of the rest
-        color *= -torch.expm1(-passed.depth) / shown.clamp(min=1e-6)
-        return passed, color, last_color
+        seen = weigh(lookups, geometry[0], masks, end, given.least_weight, self._darkness, keep_last)
+        chosen = choose(lookups, seen)
+        colors = field.color_mlp(color_inputs(chosen, field.per_ray(rays).to(compute), geometry))
+        return seen, *shade(chosen, seen, colors)
+
+    def _geometry(
+        self, rays: Rays, time: float, lookups: Lookups, wanted: torch.Tensor, mode: Mode
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Density logits and what colours depend on (1+G, M), and masks (M,), of wanted samples."""
+        model = self.model
+        positions = place(lookups, wanted, rays.origins, rays.directions, model.space.contraction, model.space.box)  # type: ignore[arg-type]
+        times = positions.new_full((1,), float(time))
+        geometry, masks = model.field.geometry(positions, times, model.compute, mode == "static")
+        if mode != "full":
+            geometry[0] = torch.where((masks < 0.5) == (mode == "dynamic"), geometry[0], EMPTY_LOGIT)
+        return geometry, masks
 
 
 class StillView:

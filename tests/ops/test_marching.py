@@ -5,8 +5,7 @@ import torch
 
 from msth_taichi.errors import TensorError
 from msth_taichi.grids import GridSpec, mask_spec
-from msth_taichi.ops.composite import composite
-from msth_taichi.ops.marching import Passed, marched_density, marched_edges, pack, pack_cells, redraw, weigh
+from msth_taichi.ops.marching import marched_density, marched_edges, pack, pack_cells, redraw
 from msth_taichi.ops.resample import resample_logits
 from msth_taichi.ops.stratified import stratified_samples
 from msth_taichi.reference import marching as twin
@@ -108,40 +107,6 @@ def test_packing(device, keep_last):
     mass = Random(2, device).uniform(11, 30)
     for value, truth in zip(pack(edges, mass, 0.6, keep_last), twin.pack(edges, mass, 0.6, keep_last), strict=True):
         assert_close(value.float(), truth.float(), 1e-6)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_weighing_in_turns_is_compositing(device, dtype):
-    """Some samples of some rays at a time."""
-    rays, samples = 23, 12
-    random = Random(5, device)
-    edges = 3 * random.uniform(rays, samples + 1).sort(dim=1).values
-    logits, masks = random.normal(rays, samples).to(dtype), random.uniform(rays, samples)
-    expected = composite(logits.float().exp(), torch.zeros(3, rays, samples, device=device), edges, None)
-    middles, widths = (edges[:, 1:] + edges[:, :-1]) / 2, edges.diff(dim=1)
-    zero = torch.zeros(rays, device=device)
-    passed, weights = Passed(zero.clone(), zero - 1, zero.clone()), torch.empty_like(middles)
-    for first, last in ((0, 5), (5, 6), (6, 12)):
-        part = slice(first, last)
-        order = torch.randperm(rays, generator=torch.Generator().manual_seed(first)).to(device)
-        places = [x[order, part].contiguous() for x in (middles, widths)]
-        found = logits[order, part].reshape(-1), masks[order, part].reshape(-1)
-        weights[order, part] = weigh(passed, order, torch.full_like(order, last - first), *places, *found)
-    assert_close(weights, expected.weights, 1e-5)
-    assert_close(1 - torch.exp(-passed.depth), expected.accumulation, 1e-5)
-    assert_close(passed.median, expected.depth_median, 1e-6)
-    assert_close(passed.mask, (expected.weights * masks).sum(1), 1e-5)
-
-
-def test_samples_beyond_the_count_weigh_nothing(device):
-    zero = torch.zeros(2, device=device)
-    passed = Passed(zero.clone(), zero.clone(), zero.clone())
-    ones, counts = torch.ones(2, 3, device=device), torch.tensor([0, 2], device=device)
-    weights = weigh(
-        passed, torch.tensor([0, 1], device=device), counts, ones, ones, zero.new_zeros(6), zero.new_zeros(6)
-    )
-    assert_close(passed.depth, torch.tensor([0.0, 2.0], device=device), 1e-6)
-    assert weights[0].sum() == 0 and weights[1, 2] == 0 and weights[1, :2].min() > 0
 
 
 def test_wrong_shapes_are_named(device):

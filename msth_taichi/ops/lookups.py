@@ -1,0 +1,255 @@
+"""Which samples of rays a render looks up in the field, and what rays see in them. None of it is differentiated.
+
+    1  Every so manyth sample of a ray and its last one, a few at a time from the front, until its light is gone.
+    2  The samples next to those that took light.
+    3  The colours of samples that show.
+
+What is looked up has a slot: its number among all that are. Samples without one hold nothing.
+
+Letters: N rays, S samples of each at most, M samples that are looked up, C of them whose colours are, G geometry
+features, B features of a ray.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+
+from msth_taichi.kernels.lookups import SKIPPED, lookup_kernels, place_kernels
+from msth_taichi.ops.checks import check
+from msth_taichi.ops.marching import Packed
+from msth_taichi.reference.contract import Contraction
+
+_LOGITS = (torch.float16, torch.float32)
+
+
+@dataclass
+class Lookups:
+    """What has been looked up of N rays.
+
+    Args:
+        samples: middles (S, N), widths (S, N) and counts (N,).
+
+    Attributes:
+        slots: (S, N) int32, negative of what is not looked up.
+        depth: (N,) optical depth of the first samples, each counted up to the next one of them.
+        total: M, of all turns so far.
+    """
+
+    samples: Packed
+    slots: torch.Tensor = field(init=False)
+    depth: torch.Tensor = field(init=False)
+    total: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        middles, widths, count = self.samples
+        check("middles", middles, (None, None), torch.float32)
+        check("widths", widths, tuple(middles.shape), torch.float32)
+        check("count", count, (middles.shape[1],), torch.int32)
+        self.slots = torch.full(middles.shape, SKIPPED, dtype=torch.int32, device=middles.device)
+        self.depth = torch.zeros(middles.shape[1], device=middles.device)
+
+
+class Seen(NamedTuple):
+    """What N rays pass: optical depth (N,), distance where half of the light is gone (N,), sum of masks by weight
+    (N,); weights of the samples (M,), -1 of those that do not show; and how many of a ray's do (N,)."""
+
+    depth: torch.Tensor
+    median: torch.Tensor
+    mask: torch.Tensor
+    weights: torch.Tensor
+    shown: torch.Tensor
+
+
+class Chosen(NamedTuple):
+    """The C samples that show, ray after ray: their slots (C,), their rays (C,), and for each ray (N,) how many there
+    are up to its last one."""
+
+    slots: torch.Tensor
+    rays: torch.Tensor
+    ends: torch.Tensor
+
+
+def want_next(
+    lookups: Lookups, first: int, turn: int, stride: int, darkness: float, logits: torch.Tensor
+) -> torch.Tensor:
+    """Ask for some more of each ray's samples, as long as there is light.
+
+    Args:
+        lookups: its depth grows by what the turn before found.
+        first: how many of each ray's were asked for so far, of every `stride`th and the last.
+        turn: how many more.
+        stride: of samples; 1 for all.
+        darkness: optical depth at which a ray ends.
+        logits: (M',) density logits of the turn before.
+    Returns:
+        (N,) int32, how many are wanted.
+
+    Example:
+        >>> wanted = want_next(lookups, 0, 8, 2, 6.0, torch.empty(0))
+    """
+    check("logits", logits, (None,), _LOGITS)
+    _, widths, count = lookups.samples
+    wanted = torch.zeros_like(count)
+    if len(count):
+        base = lookups.total - len(logits)
+        lookup_kernels(logits.dtype).want_next(
+            first, turn, stride, darkness, count, widths, logits, base, lookups.depth, lookups.slots, wanted
+        )
+    return wanted
+
+
+def want_between(lookups: Lookups, stride: int, least: float, logits: torch.Tensor) -> torch.Tensor:
+    """Ask for the samples between two of which one took more than `least` of its ray's light.
+
+    Args:
+        lookups: of every `stride`th sample.
+        stride: as they were asked for.
+        least: share of light.
+        logits: (M,) density logits of all that is looked up.
+    Returns:
+        (N,) int32, how many are wanted.
+
+    Example:
+        >>> wanted = want_between(lookups, 2, 1e-3, logits)
+    """
+    check("logits", logits, (lookups.total,), _LOGITS)
+    _, widths, count = lookups.samples
+    wanted = torch.zeros_like(count)
+    if len(count):
+        lookup_kernels(logits.dtype).want_between(stride, least, count, widths, logits, lookups.slots, wanted)
+    return wanted
+
+
+def place(
+    lookups: Lookups,
+    wanted: torch.Tensor,
+    origins: torch.Tensor,
+    directions: torch.Tensor,
+    kind: Contraction = "inf",
+    box: float = 1.0,
+) -> torch.Tensor:
+    """Give a slot to each wanted sample, ray after ray, and say where it lies in the grids.
+
+    Args:
+        lookups: its slots and total grow.
+        wanted: (N,) from `want_next` or `want_between`.
+        origins: (N, 3) scene units.
+        directions: (N, 3).
+        kind: contraction.
+        box: half edge of a bounded scene.
+    Returns:
+        (M', 3) grid positions.
+
+    Example:
+        >>> positions = place(lookups, want_next(lookups, 0, 8, 2, 6.0, logits), rays.origins, rays.directions)
+    """
+    middles, _, count = lookups.samples
+    check("wanted", wanted, tuple(count.shape), torch.int32)
+    check("origins", origins, (len(count), 3), torch.float32)
+    check("directions", directions, (len(count), 3), torch.float32)
+    ends = wanted.cumsum(0, dtype=torch.int32)
+    number = int(ends[-1]) if len(ends) else 0
+    positions = origins.new_empty(number, 3)
+    if number:
+        place_kernels(kind).place(
+            count, ends, wanted, lookups.total, origins, directions, middles, box, lookups.slots, positions
+        )
+    lookups.total += number
+    return positions
+
+
+def weigh(
+    lookups: Lookups,
+    logits: torch.Tensor,
+    masks: torch.Tensor,
+    end: torch.Tensor,
+    least: float,
+    darkness: float,
+    keep_last: bool,
+) -> Seen:
+    """Weights as `composite` gives them, where samples without a slot hold nothing.
+
+    Args:
+        lookups: of all turns.
+        logits: (M,) density logits.
+        masks: (M,) float32.
+        end: (N,) median where half of the light never goes.
+        least: share of a ray's light from which on a sample shows. Where none of four neighbours does, the foremost
+            with a tenth of it shows in their stead.
+        darkness: optical depth from which on the last sample of a ray does not matter.
+        keep_last: whether it shows otherwise.
+
+    Example:
+        >>> seen = weigh(lookups, logits, masks, end, least=2e-3, darkness=6.0, keep_last=True)
+    """
+    check("logits", logits, (lookups.total,), _LOGITS)
+    check("masks", masks, (lookups.total,), torch.float32)
+    middles, widths, count = lookups.samples
+    check("end", end, tuple(count.shape), torch.float32)
+    seen = Seen(
+        torch.zeros_like(end), end.clone(), torch.zeros_like(end), torch.empty_like(masks), torch.zeros_like(count)
+    )
+    if len(count):
+        lookup_kernels(logits.dtype).weigh(
+            least, darkness, int(keep_last), count, middles, widths, lookups.slots, logits, masks, *seen
+        )
+    return seen
+
+
+def choose(lookups: Lookups, seen: Seen) -> Chosen:
+    """The samples that show.
+
+    Example:
+        >>> chosen = choose(lookups, seen)
+    """
+    count = lookups.samples.count
+    ends = seen.shown.cumsum(0, dtype=torch.int32)
+    slots, rays = ends.new_empty(2, int(ends[-1]) if len(ends) else 0).unbind()
+    if len(slots):
+        lookup_kernels(torch.float32).choose(count, lookups.slots, seen.weights, ends, seen.shown, slots, rays)
+    return Chosen(slots, rays, ends)
+
+
+def color_inputs(chosen: Chosen, per_ray: torch.Tensor, geometry: torch.Tensor) -> torch.Tensor:
+    """(B+1+G, C) what enters the colour MLP, as `radiance` puts it together.
+
+    Args:
+        chosen: C samples.
+        per_ray: (B, N) float16 or float32.
+        geometry: (1+G, M) of the same dtype; its first row, the density, makes way for the constant.
+
+    Example:
+        >>> colors = color_mlp(color_inputs(chosen, per_ray, geometry))
+    """
+    check("per_ray", per_ray, (None, len(chosen.ends)), _LOGITS)
+    check("geometry", geometry, (None, None), per_ray.dtype)
+    inputs = per_ray.new_empty(len(per_ray) + len(geometry), len(chosen.slots))
+    if inputs.numel():
+        lookup_kernels(per_ray.dtype).gather(chosen.slots, chosen.rays, per_ray, geometry, inputs)
+    return inputs
+
+
+def shade(chosen: Chosen, seen: Seen, color_logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What rays see, and the colour of the last sample of each that shows.
+
+    What does not show has the colour of what does: the sum of colours by weight is scaled to the light that was
+    taken.
+
+    Args:
+        chosen: C samples.
+        seen: of their rays.
+        color_logits: (3, C) before the sigmoid.
+    Returns:
+        (3, N) and (3, N), zero where nothing shows.
+
+    Example:
+        >>> color, last_color = shade(chosen, seen, colors)
+    """
+    check("color_logits", color_logits, (3, len(chosen.slots)), _LOGITS)
+    colors, last_colors = seen.depth.new_zeros(2, 3, len(chosen.ends)).unbind()
+    if len(chosen.ends):
+        lookup_kernels(color_logits.dtype).shade(
+            chosen.ends, seen.shown, chosen.slots, seen.weights, seen.depth, color_logits, colors, last_colors
+        )
+    return colors, last_colors
