@@ -109,7 +109,7 @@ def test_all_samples_are_compositing(device):
 
     order = found.slots.T.long()
     truth = torch.sigmoid(colors[:, order])
-    expected = composite(logits[order].exp().contiguous(), truth.contiguous(), edges.T.contiguous(), None)
+    expected = composite(logits[order].exp().contiguous(), truth.contiguous(), edges.T.contiguous(), "last_sample")
     shown = color + torch.exp(-seen.depth) * last
     assert_close(shown.T, expected.color, 1e-4)
     assert_close(last, truth[:, :, -1], 1e-6)
