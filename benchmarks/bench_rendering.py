@@ -29,7 +29,7 @@ from msth_taichi.training.trainer import Trainer
 
 NAME = "rendering"
 
-NONE = Shortcuts(cells=0, least_mass=-1.0, least_light=0.0, stride=1, least_weight=-1.0, sure=1.0)
+NONE = Shortcuts(cells=0, least_mass=-1.0, least_light=0.0, least_weight=-1.0, sure=1.0)
 ROWS = 20  # of the table of kernels
 
 Image = dict[str, torch.Tensor]
@@ -71,8 +71,7 @@ def shortcuts(cells: int | None) -> dict[str, Shortcuts]:
         "nothing": NONE,
         "empty cells": replace(NONE, cells=cells),
         "samples without weight": replace(NONE, cells=cells, least_mass=best.least_mass),
-        "what lies in the dark": replace(best, stride=1, least_weight=NONE.least_weight, sure=NONE.sure),
-        "neighbours of empty samples": replace(best, least_weight=NONE.least_weight, sure=NONE.sure),
+        "what lies in the dark": replace(best, least_weight=NONE.least_weight, sure=NONE.sure),
         "colours that do not show": replace(best, sure=NONE.sure),
         "tables without a share": best,
     }

@@ -74,25 +74,10 @@ def lookup_kernels(dtype: torch.dtype) -> SimpleNamespace:
     stored_vector = ti.types.ndarray(dtype=stored, ndim=1)
     stored_matrix = ti.types.ndarray(dtype=stored, ndim=2)
 
-    @ti.func
-    def coarse_row(j, stride, count):
-        """Row of the j-th sample of those that are looked up first: every so manyth, and the last one."""
-        return ti.min(j * stride, count - 1)
-
-    @ti.func
-    def depth_around(widths: ti.template(), logit, j, stride, count, ray):
-        """Optical depth from a coarse sample to the next one, as if all between them were like it."""
-        width = real(0.0)
-        row = coarse_row(j, stride, count)
-        for i in range(row, ti.max(coarse_row(j + 1, stride, count), row + 1)):
-            width += widths[i, ray]
-        return volume.optical_depth(logit, width)
-
     @ti.kernel
-    def want_next(
-        first: ti.i32,  # of the coarse samples
-        turn: ti.i32,  # coarse samples at once
-        stride: ti.i32,
+    def want(
+        first: ti.i32,  # sample of a ray
+        turn: ti.i32,  # samples at once
         darkness: real,
         count: numbers,  # (N,)
         widths: matrix,  # (S, N)
@@ -103,50 +88,17 @@ def lookup_kernels(dtype: torch.dtype) -> SimpleNamespace:
         wanted: numbers,  # (N,)
     ):
         for ray in range(count.shape[0]):
-            samples = count[ray]
+            passed = real(depth[ray])
+            for row in range(ti.max(first - turn, 0), ti.min(first, count[ray])):
+                slot = slots[row, ray]
+                if slot >= base:
+                    passed += volume.optical_depth(ti.cast(logits[slot - base], real), real(widths[row, ray]))
+            depth[ray] = passed
             number = 0
-            if samples > 0:
-                steps = (samples - 2 + stride) // stride + 1
-                passed = depth[ray]
-                for j in range(ti.max(first - turn, 0), ti.min(first, steps)):
-                    slot = slots[coarse_row(j, stride, samples), ray]
-                    if slot >= base:
-                        passed += depth_around(widths, ti.cast(logits[slot - base], real), j, stride, samples, ray)
-                depth[ray] = passed
-                if passed < darkness:
-                    for j in range(first, ti.min(first + turn, steps)):
-                        slots[coarse_row(j, stride, samples), ray] = WANTED
-                        number += 1
-            wanted[ray] = number
-
-    @ti.kernel
-    def want_between(
-        stride: ti.i32,
-        least: real,  # share of a ray's light
-        count: numbers,  # (N,)
-        widths: matrix,  # (S, N)
-        logits: stored_vector,  # (M,)
-        slots: table,  # (S, N)
-        wanted: numbers,  # (N,)
-    ):
-        for ray in range(count.shape[0]):
-            samples = count[ray]
-            number = 0
-            if samples > 0:
-                passed, before = real(0.0), real(0.0)
-                for j in range((samples - 2 + stride) // stride + 1):
-                    row = coarse_row(j, stride, samples)
-                    slot = slots[row, ray]
-                    weight = real(0.0)
-                    if slot >= 0:
-                        tau = depth_around(widths, ti.cast(logits[slot], real), j, stride, samples, ray)
-                        weight = ti.exp(-passed) * volume.absorbed(tau)
-                        passed += tau
-                    if j > 0 and ti.max(weight, before) > least:
-                        for i in range(coarse_row(j - 1, stride, samples) + 1, row):
-                            slots[i, ray] = WANTED
-                            number += 1
-                    before = weight
+            if passed < darkness:
+                for row in range(first, ti.min(first + turn, count[ray])):
+                    slots[row, ray] = WANTED
+                    number += 1
             wanted[ray] = number
 
     @ti.kernel
@@ -271,6 +223,4 @@ def lookup_kernels(dtype: torch.dtype) -> SimpleNamespace:
                 colors[c, ray] = color[c] * whole
                 last_colors[c, ray] = last[c]
 
-    return launchers(
-        want_next=want_next, want_between=want_between, weigh=weigh, choose=choose, gather=gather, shade=shade
-    )
+    return launchers(want=want, weigh=weigh, choose=choose, gather=gather, shade=shade)

@@ -1,8 +1,7 @@
 """Which samples of rays a render looks up in the field, and what rays see in them. None of it is differentiated.
 
-    1  Every so manyth sample of a ray and its last one, a few at a time from the front, until its light is gone.
-    2  The samples next to those that took light.
-    3  The colours of samples that show.
+    1  A few samples of each ray at a time, from the front, until its light is gone.
+    2  The colours of samples that show.
 
 What is looked up has a slot: its number among all that are. Samples without one hold nothing.
 
@@ -32,7 +31,7 @@ class Lookups:
 
     Attributes:
         slots: (S, N) int32, negative of what is not looked up.
-        depth: (N,) optical depth of the first samples, each counted up to the next one of them.
+        depth: (N,) optical depth of all turns but the last.
         total: M, of all turns so far.
     """
 
@@ -70,54 +69,29 @@ class Chosen(NamedTuple):
     ends: torch.Tensor
 
 
-def want_next(
-    lookups: Lookups, first: int, turn: int, stride: int, darkness: float, logits: torch.Tensor
-) -> torch.Tensor:
+def want(lookups: Lookups, first: int, turn: int, darkness: float, logits: torch.Tensor) -> torch.Tensor:
     """Ask for some more of each ray's samples, as long as there is light.
 
     Args:
         lookups: its depth grows by what the turn before found.
-        first: how many of each ray's were asked for so far, of every `stride`th and the last.
+        first: how many of each ray's were asked for so far.
         turn: how many more.
-        stride: of samples; 1 for all.
         darkness: optical depth at which a ray ends.
         logits: (M',) density logits of the turn before.
     Returns:
         (N,) int32, how many are wanted.
 
     Example:
-        >>> wanted = want_next(lookups, 0, 8, 2, 6.0, torch.empty(0))
+        >>> wanted = want(lookups, 0, 8, 6.0, torch.empty(0))
     """
     check("logits", logits, (None,), _LOGITS)
     _, widths, count = lookups.samples
     wanted = torch.zeros_like(count)
     if len(count):
         base = lookups.total - len(logits)
-        lookup_kernels(logits.dtype).want_next(
-            first, turn, stride, darkness, count, widths, logits, base, lookups.depth, lookups.slots, wanted
+        lookup_kernels(logits.dtype).want(
+            first, turn, darkness, count, widths, logits, base, lookups.depth, lookups.slots, wanted
         )
-    return wanted
-
-
-def want_between(lookups: Lookups, stride: int, least: float, logits: torch.Tensor) -> torch.Tensor:
-    """Ask for the samples between two of which one took more than `least` of its ray's light.
-
-    Args:
-        lookups: of every `stride`th sample.
-        stride: as they were asked for.
-        least: share of light.
-        logits: (M,) density logits of all that is looked up.
-    Returns:
-        (N,) int32, how many are wanted.
-
-    Example:
-        >>> wanted = want_between(lookups, 2, 1e-3, logits)
-    """
-    check("logits", logits, (lookups.total,), _LOGITS)
-    _, widths, count = lookups.samples
-    wanted = torch.zeros_like(count)
-    if len(count):
-        lookup_kernels(logits.dtype).want_between(stride, least, count, widths, logits, lookups.slots, wanted)
     return wanted
 
 
@@ -133,7 +107,7 @@ def place(
 
     Args:
         lookups: its slots and total grow.
-        wanted: (N,) from `want_next` or `want_between`.
+        wanted: (N,) from `want`.
         origins: (N, 3) scene units.
         directions: (N, 3).
         kind: contraction.
@@ -142,7 +116,7 @@ def place(
         (M', 3) grid positions.
 
     Example:
-        >>> positions = place(lookups, want_next(lookups, 0, 8, 2, 6.0, logits), rays.origins, rays.directions)
+        >>> positions = place(lookups, want(lookups, 0, 8, 6.0, logits), rays.origins, rays.directions)
     """
     middles, _, count = lookups.samples
     check("wanted", wanted, tuple(count.shape), torch.int32)

@@ -24,38 +24,23 @@ class Ray:
     widths: list[float]
     logits: dict[int, float] = field(default_factory=dict)
 
-    def coarse(self, stride: int) -> list[int]:
-        """Rows of every `stride`th sample and the last one."""
-        last = len(self.widths) - 1
-        return sorted({*range(0, last, stride), last}) if last >= 0 else []
-
-    def shares(self, rows: list[int], widths: list[float]) -> list[float]:
-        """Of the ray's light, what samples in front of each other take."""
+    def shares(self, count: int) -> list[float]:
+        """Of the ray's light, what its first samples take."""
         passed, found = 0.0, []
-        for row, width in zip(rows, widths, strict=True):
-            tau = min(math.exp(min(self.logits[row], 80.0)) * width, 1000.0)
+        for row in range(count):
+            tau = min(math.exp(min(self.logits[row], 80.0)) * self.widths[row], 1000.0)
             found.append(math.exp(-passed) * -math.expm1(-tau))
             passed += tau
         return found
 
 
-def look_up(ray: Ray, look: Look, turn: int, stride: int, darkness: float, least: float) -> None:
-    """All turns of `want_next`, then `want_between`; see `msth_taichi.ops.lookups`."""
-    coarse = ray.coarse(stride)
-    if not coarse:
-        return
-    # each sample stands for those up to the next one
-    around = [sum(ray.widths[a:b]) for a, b in zip(coarse, [*coarse[1:], len(ray.widths)], strict=True)]
-    for first in range(0, len(coarse), turn):
-        lit = 1 - sum(ray.shares(coarse[:first], around[:first]))
-        if lit <= math.exp(-darkness):
+def look_up(ray: Ray, look: Look, turn: int, darkness: float) -> None:
+    """All turns of `want`; see `msth_taichi.ops.lookups`."""
+    rows = range(len(ray.widths))
+    for first in range(0, len(rows), turn):
+        if 1 - sum(ray.shares(first)) <= math.exp(-darkness):
             break
-        ray.logits |= {row: look(row) for row in coarse[first : first + turn]}
-    done = [row for row in coarse if row in ray.logits]
-    shares = ray.shares(done, around[: len(done)]) + [0.0] * (len(coarse) - len(done))
-    for a, b, before, after in zip(coarse, coarse[1:], shares, shares[1:], strict=False):
-        if max(before, after) > least:
-            ray.logits |= {row: look(row) for row in range(a + 1, b)}
+        ray.logits |= {row: look(row) for row in rows[first : first + turn]}
 
 
 def weigh(
@@ -65,8 +50,8 @@ def weigh(
 
     The median is None where half of the light never goes.
     """
-    rows = sorted(ray.logits)
-    shares = dict(zip(rows, ray.shares(rows, [ray.widths[row] for row in rows]), strict=True))
+    rows = range(len(ray.logits))
+    shares = dict(enumerate(ray.shares(len(rows))))
     depth = sum(min(math.exp(min(ray.logits[row], 80.0)) * ray.widths[row], 1000.0) for row in rows)
     shown = {row: w for row, w in shares.items() if w > least}
     for start in range(0, len(ray.widths), 4):

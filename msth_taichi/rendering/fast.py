@@ -5,9 +5,8 @@
        those behind surfaces alike.
     3  The field is looked up from the front of rays to their back, some samples at a time; a ray ends where no light
        is left.
-    4  Of neighbouring samples one is looked up first, and the others where it holds something.
-    5  Colours are looked up of samples that show.
-    6  Masks that are sure within a hair count as sure, and the table without a share is not read.
+    4  Colours are looked up of samples that show.
+    5  Masks that are sure within a hair count as sure, and the table without a share is not read.
 
 Letters: N rays, P samples of a proposal, S samples of the field, M samples that are looked up, H, W image size.
 """
@@ -29,8 +28,7 @@ from msth_taichi.ops.lookups import (
     color_inputs,
     place,
     shade,
-    want_between,
-    want_next,
+    want,
     weigh,
 )
 from msth_taichi.ops.marching import Packed, marched_edges, pack, pack_cells, redraw
@@ -57,20 +55,17 @@ class Shortcuts:
             none on a CPU, where building it takes longer than it saves in a small render.
         least_mass: share of a ray's light below which the proposal's weight around a sample is not worth a lookup.
         least_light: share of a ray's light with which it ends.
-        stride: of the samples that are looked up first; those between them follow where a neighbour takes more than
-            `least_mass` of the ray's light; 1 for all at once.
         least_weight: share of a ray's light below which the colour of a sample is that of the others.
         sure: masks above it count as 1, and below one minus it as 0; 1 for none.
 
     Example:
         >>> # all samples, as in training
-        >>> whole = Shortcuts(cells=0, least_mass=-1, least_light=0, stride=1, least_weight=-1, sure=1)
+        >>> whole = Shortcuts(cells=0, least_mass=-1, least_light=0, least_weight=-1, sure=1)
     """
 
     cells: int | None = None
     least_mass: float = 2e-3
     least_light: float = 2e-3
-    stride: int = 2
     least_weight: float = 2e-3
     sure: float = 0.99
 
@@ -222,22 +217,18 @@ class FastRenderer:
         found: list[tuple[torch.Tensor, torch.Tensor]] = []
         logits = end.new_empty(0, dtype=compute)
         for first in range(0, len(samples.middles), _TURN):
-            wanted = want_next(lookups, first, _TURN, given.stride, self._darkness, logits)
+            wanted = want(lookups, first, _TURN, self._darkness, logits)
             found.append(self._geometry(rays, time, lookups, wanted, mode))
             logits = found[-1][0][0]
             if not len(logits):
                 break
-        if given.stride > 1:
-            logits = torch.cat([geometry[0] for geometry, _ in found])
-            wanted = want_between(lookups, given.stride, given.least_mass, logits)
-            found.append(self._geometry(rays, time, lookups, wanted, mode))
         geometry, masks = (torch.cat(parts, dim=-1) for parts in zip(*found, strict=True))
         del found
         self.looked_up += lookups.total
 
         seen = weigh(lookups, geometry[0], masks, end, given.least_weight, self._darkness, keep_last)
         chosen = choose(lookups, seen)
-        colors = field.color_mlp(color_inputs(chosen, field.per_ray(rays).to(compute), geometry))
+        colors = field.color_mlp.in_pieces(color_inputs(chosen, field.per_ray(rays).to(compute), geometry))
         return seen, *shade(chosen, seen, colors)
 
     def _geometry(

@@ -34,7 +34,7 @@ def density(positions: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def look_up(
-    samples: Packed, origins: torch.Tensor, directions: torch.Tensor, stride: int, darkness: float, dtype: torch.dtype
+    samples: Packed, origins: torch.Tensor, directions: torch.Tensor, darkness: float, dtype: torch.dtype
 ) -> tuple[op.Lookups, torch.Tensor]:
     """All turns, of three samples each, and the logits of what they looked up."""
     found = op.Lookups(samples)
@@ -47,8 +47,7 @@ def look_up(
         return density(grid * 8 - 4, dtype)
 
     for first in range(0, SAMPLES, 3):
-        logits.append(placed(op.want_next(found, first, 3, stride, darkness, logits[-1])))
-    logits.append(placed(op.want_between(found, stride, 0.01, torch.cat(logits))))
+        logits.append(placed(op.want(found, first, 3, darkness, logits[-1])))
     return found, torch.cat(logits)
 
 
@@ -60,22 +59,22 @@ def twin_rays(samples: Packed) -> list[twin.Ray]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize(("stride", "darkness"), [(1, math.inf), (2, math.inf), (2, 3.0), (5, 3.0)])
-def test_what_is_looked_up_and_what_it_weighs(device, stride, darkness, dtype):
+@pytest.mark.parametrize("darkness", [math.inf, 3.0])
+def test_what_is_looked_up_and_what_it_weighs(device, darkness, dtype):
     """As in the twin: the same samples, with the same weights."""
     samples, origins, directions = rays_with_gaps(device)
-    found, logits = look_up(samples, origins, directions, stride, darkness, dtype)
+    found, logits = look_up(samples, origins, directions, darkness, dtype)
     masks = torch.linspace(0, 1, len(logits), device=device)
     end = torch.full((RAYS,), 9.0, device=device)
     seen = op.weigh(found, logits, masks, end, 0.02, darkness, True)
     chosen = op.choose(found, seen)
     assert 0 < found.total <= samples.count.sum()
-    assert (found.total == samples.count.sum()) == (stride == 1 and darkness == math.inf)
+    assert (found.total == samples.count.sum()) == (darkness == math.inf)
 
     start = 0
     for i, ray in enumerate(twin_rays(samples)):
         places = origins[i] + directions[i] * samples.middles[:, i, None]
-        twin.look_up(ray, lambda row, places=places: density(places[row], dtype).item(), 3, stride, darkness, 0.01)
+        twin.look_up(ray, lambda row, places=places: density(places[row], dtype).item(), 3, darkness)
         slots = found.slots[:, i]
         assert (slots >= 0).nonzero().squeeze(1).tolist() == sorted(ray.logits)
         of_ray = {row: masks[slots[row]].item() for row in ray.logits}
@@ -98,7 +97,7 @@ def test_all_samples_are_compositing(device):
     edges = 3 * torch.rand(SAMPLES + 1, RAYS, generator=generator).sort(dim=0).values.to(device)
     samples = pack(edges, torch.ones(SAMPLES, RAYS, device=device), 0.0, False)
     _, origins, directions = rays_with_gaps(device)
-    found, logits = look_up(samples, origins, directions, 1, math.inf, torch.float32)
+    found, logits = look_up(samples, origins, directions, math.inf, torch.float32)
     seen = op.weigh(found, logits, torch.ones_like(logits), edges[-1], -1.0, math.inf, True)
     chosen = op.choose(found, seen)
     colors = torch.randn(3, len(logits), generator=generator).to(device)
@@ -119,7 +118,7 @@ def test_no_rays(device):
     empty = torch.zeros(4, 0, device=device)
     found = op.Lookups(Packed(empty, empty, torch.zeros(0, dtype=torch.int32, device=device)))
     logits = torch.empty(0, device=device)
-    wanted = op.want_next(found, 0, 4, 2, 1.0, logits)
+    wanted = op.want(found, 0, 4, 1.0, logits)
     assert op.place(found, wanted, empty[:3].T.contiguous(), empty[:3].T.contiguous()).shape == (0, 3)
     seen = op.weigh(found, logits, logits, logits, 0.1, 1.0, True)
     color, _ = op.shade(op.choose(found, seen), seen, empty[:3])
@@ -130,6 +129,6 @@ def test_what_does_not_fit_is_named(device):
     samples, origins, directions = rays_with_gaps(device)
     found = op.Lookups(samples)
     with pytest.raises(TensorError, match="logits"):
-        op.want_between(found, 2, 0.1, torch.zeros(3, device=device))
+        op.weigh(found, *torch.zeros(3, 3, device=device), 0.1, 6.0, False)
     with pytest.raises(TensorError, match="wanted"):
         op.place(found, torch.zeros(3, dtype=torch.int32, device=device), origins, directions)

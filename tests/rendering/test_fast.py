@@ -11,7 +11,7 @@ from tests.comparison import assert_close
 from tests.model.test_renderer import TWO_PROPOSALS, change_dynamic_tables, fill_masks
 from tests.settings import changed
 
-NONE = Shortcuts(cells=0, least_mass=-1.0, least_light=0.0, stride=1, least_weight=-1.0, sure=1.0)
+NONE = Shortcuts(cells=0, least_mass=-1.0, least_light=0.0, least_weight=-1.0, sure=1.0)
 
 
 @pytest.fixture

@@ -62,7 +62,8 @@ def test_training_says_so(tiny_scene, tiny_config, tmp_path, device, capsys, mon
     )
     trainer = Trainer(tiny_scene, config, tmp_path, device, progress=False)
     monkeypatch.setattr(trainer.optimizer, "step", lambda: None)
-    for part in trainer.model.field.color_mlp.weights:
-        part.data.zero_()
+    with torch.no_grad():
+        for part in trainer.model.field.color_mlp.weights:
+            part.zero_()
     trainer.run()
     assert capsys.readouterr().err.count("all rays show one colour") == 1
