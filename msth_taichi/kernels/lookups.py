@@ -188,14 +188,14 @@ def lookup_kernels(dtype: torch.dtype) -> SimpleNamespace:
         geometry: stored_matrix,  # (1+G, M)
         inputs: stored_matrix,  # (B+1+G, C)
     ):
-        for row, at in ti.ndrange(inputs.shape[0], inputs.shape[1]):
+        for at in range(inputs.shape[1]):
             of_ray = per_ray.shape[0]
-            if row < of_ray:
-                inputs[row, at] = per_ray[row, owners[at]]
-            elif row == of_ray:
-                inputs[row, at] = ti.cast(1.0, stored)  # in place of the density, see `radiance`
-            else:
-                inputs[row, at] = geometry[row - of_ray, chosen[at]]
+            ray, slot = owners[at], chosen[at]
+            for row in range(of_ray):
+                inputs[row, at] = per_ray[row, ray]
+            inputs[of_ray, at] = ti.cast(1.0, stored)  # in place of the density, see `radiance`
+            for row in range(1, geometry.shape[0]):
+                inputs[of_ray + row, at] = geometry[row, slot]
 
     @ti.kernel
     def shade(

@@ -172,7 +172,7 @@ class MaskedField(Field):
             static_only: read the static table alone.
         """
         features, mask = self.encoding(positions, times, compute, static_only)
-        out = self.density_mlp.in_pieces(features)
+        out = self.density_mlp(features)
         out[0] = _kept(out[0], self.space.covers(positions))
         return out, mask
 

@@ -13,9 +13,6 @@ from torch.autograd.function import once_differentiable
 
 from msth_taichi.thresholds import MAX_GRADIENT_LOGIT, MAX_LOGIT
 
-PIECE = 2**18
-"""Columns of which 64 float16 activations fit into the 50 MB of a large GPU's cache."""
-
 
 class MLP(nn.Module):
     """Linear layers with ReLU between them and without bias, on columns.
@@ -39,19 +36,6 @@ class MLP(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(in, M) of any float dtype to (out, M) of the same."""
         return _Layers.apply(x, *self.weights, self._layers(x.dtype), self._gradients())  # type: ignore[no-any-return]
-
-    @torch.no_grad()
-    def in_pieces(self, x: torch.Tensor) -> torch.Tensor:
-        """The same without gradients, some columns at a time: hidden layers then stay in a processor's cache."""
-        layers = self._layers(x.dtype)
-        out = x.new_empty(len(layers[-1]), x.shape[1])
-        for start in range(0, x.shape[1], PIECE):
-            part = slice(start, start + PIECE)
-            hidden = x[:, part]
-            for layer in layers[:-1]:
-                hidden = torch.relu_(layer @ hidden)
-            torch.mm(layers[-1], hidden, out=out[:, part])
-        return out
 
     def _layers(self, dtype: torch.dtype) -> list[torch.Tensor]:
         if self.flat is not None and self.flat.copies.dtype == dtype:

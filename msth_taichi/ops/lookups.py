@@ -21,6 +21,9 @@ from msth_taichi.reference.contract import Contraction
 
 _LOGITS = (torch.float16, torch.float32)
 
+_ALIGNED = 8
+"""Samples come in multiples of it: rows of float16 that start at odd addresses cost a GPU twice as long to multiply."""
+
 
 @dataclass
 class Lookups:
@@ -32,7 +35,7 @@ class Lookups:
     Attributes:
         slots: (S, N) int32, negative of what is not looked up.
         depth: (N,) optical depth of all turns but the last.
-        total: M, of all turns so far.
+        total: M, of all turns so far, with up to 7 a turn that belong to no ray.
     """
 
     samples: Packed
@@ -61,8 +64,8 @@ class Seen(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """The C samples that show, ray after ray: their slots (C,), their rays (C,), and for each ray (N,) how many there
-    are up to its last one."""
+    """The samples that show, ray after ray: their slots (C,), their rays (C,), and for each ray (N,) how many there are
+    up to its last one. C is a multiple of 8, and slot and ray zero of what is beyond the last ray's."""
 
     slots: torch.Tensor
     rays: torch.Tensor
@@ -113,7 +116,7 @@ def place(
         kind: contraction.
         box: half edge of a bounded scene.
     Returns:
-        (M', 3) grid positions.
+        (M', 3) grid positions, a multiple of 8, the last ones zero.
 
     Example:
         >>> positions = place(lookups, want(lookups, 0, 8, 6.0, logits), rays.origins, rays.directions)
@@ -124,12 +127,12 @@ def place(
     check("directions", directions, (len(count), 3), torch.float32)
     ends = wanted.cumsum(0, dtype=torch.int32)
     number = int(ends[-1]) if len(ends) else 0
-    positions = origins.new_empty(number, 3)
+    positions = origins.new_zeros(aligned(number), 3)
     if number:
         place_kernels(kind).place(
             count, ends, wanted, lookups.total, origins, directions, middles, box, lookups.slots, positions
         )
-    lookups.total += number
+    lookups.total += len(positions)
     return positions
 
 
@@ -179,10 +182,20 @@ def choose(lookups: Lookups, seen: Seen) -> Chosen:
     """
     count = lookups.samples.count
     ends = seen.shown.cumsum(0, dtype=torch.int32)
-    slots, rays = ends.new_empty(2, int(ends[-1]) if len(ends) else 0).unbind()
+    slots, rays = ends.new_zeros(2, aligned(int(ends[-1]) if len(ends) else 0)).unbind()
     if len(slots):
         lookup_kernels(torch.float32).choose(count, lookups.slots, seen.weights, ends, seen.shown, slots, rays)
     return Chosen(slots, rays, ends)
+
+
+def aligned(number: int) -> int:
+    """The next multiple of 8.
+
+    Example:
+        >>> aligned(9)
+        16
+    """
+    return -(-number // _ALIGNED) * _ALIGNED
 
 
 def color_inputs(chosen: Chosen, per_ray: torch.Tensor, geometry: torch.Tensor) -> torch.Tensor:

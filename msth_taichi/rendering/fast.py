@@ -14,6 +14,7 @@ Letters: N rays, P samples of a proposal, S samples of the field, M samples that
 import copy
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 
@@ -36,7 +37,7 @@ from msth_taichi.rendering.occupancy import Occupancy
 from msth_taichi.scene.cameras import Cameras
 from msth_taichi.thresholds import EMPTY_LOGIT
 
-_TURN = 8
+_TURN = 4
 """Samples of a ray that are looked up before its light is measured again."""
 
 _OPAQUE = 7.0  # optical depth that lets a thousandth through
@@ -66,7 +67,7 @@ class Shortcuts:
     cells: int | None = None
     least_mass: float = 2e-3
     least_light: float = 2e-3
-    least_weight: float = 2e-3
+    least_weight: float = 5e-3
     sure: float = 0.99
 
 
@@ -103,11 +104,12 @@ class FastRenderer:
         """
         width, height = cameras.size(index)
         camera = cameras.select([index]).to(self.device)
-        pixels = torch.arange(height * width, device=self.device)
-        parts = [
-            self.rays(self.camera_rays(camera, part, time), time, mode=mode) for part in pixels.split(self.chunk())
-        ]
-        return {name: torch.cat([part[name] for part in parts]).unflatten(0, (height, width)) for name in parts[0]}
+        pixels = curve(width, height, self.device)
+        parts = [self.rays(self.camera_rays(camera, part, time), time, mode=mode) for part in self.parts(pixels)]
+        return {
+            name: scattered(torch.cat([part[name] for part in parts]), pixels).unflatten(0, (height, width))
+            for name in parts[0]
+        }
 
     def camera_rays(self, camera: Cameras, pixels: torch.Tensor, time: float) -> Rays:
         """Rays of pixels (N,), numbered along rows, of one camera."""
@@ -146,16 +148,24 @@ class FastRenderer:
             "mask": seen.mask + light,
         }
 
+    def parts(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Pixels in as few parts as fit into memory, all of nearly the same size: a GPU takes as long for a small one
+        as for one that fills it."""
+        return pixels.chunk(max(1, -(-len(pixels) // self.chunk())))
+
     def chunk(self) -> int:
         """Rays at once: always the same on one device, so that a frame is the same whenever it is rendered."""
         if self.device.type != "cuda":
             return _CHUNK_CPU
         config = self.model.config
-        samples = max(config.rays.samples, *(proposal.samples for proposal in config.proposals))
-        widest = config.field.hidden + 2 * config.field.hidden_color + 2 * config.field.levels * 2
-        per_ray = 16 * samples + config.rays.samples * (40 + 6 * config.field.hidden_color) + _TURN * (4 * widest + 160)
+        field, samples = self.model.field, config.rays.samples
+        proposed = max(proposal.samples for proposal in config.proposals)
+        inputs = field.color_mlp.weights[0].shape[1]
+        colors = 2 * (inputs + 2 * config.field.hidden_color)
+        turn = _TURN * 2 * (field.encoding.num_outputs + config.field.hidden + 8)
+        per_ray = 16 * max(samples, proposed) + samples * (64 + colors) + turn
         memory = torch.cuda.get_device_properties(self.device).total_memory
-        most = _INDICES // (config.rays.samples * self.model.field.color_mlp.weights[0].shape[1])
+        most = _INDICES // (samples * inputs)
         return max(2**12, min(most, int(_MEMORY_SHARE * memory / per_ray)))
 
     def occupancy(self, mode: Mode) -> Occupancy | None:
@@ -228,7 +238,7 @@ class FastRenderer:
 
         seen = weigh(lookups, geometry[0], masks, end, given.least_weight, self._darkness, keep_last)
         chosen = choose(lookups, seen)
-        colors = field.color_mlp.in_pieces(color_inputs(chosen, field.per_ray(rays).to(compute), geometry))
+        colors = field.color_mlp(color_inputs(chosen, field.per_ray(rays).to(compute), geometry))
         return seen, *shade(chosen, seen, colors)
 
     def _geometry(
@@ -242,6 +252,29 @@ class FastRenderer:
         if mode != "full":
             geometry[0] = torch.where((masks < 0.5) == (mode == "dynamic"), geometry[0], EMPTY_LOGIT)
         return geometry, masks
+
+
+@lru_cache(maxsize=4)
+def curve(width: int, height: int, device: torch.device) -> torch.Tensor:
+    """(H*W,) pixels along a Z-order curve: rays that are neighbours in memory then are so in space, in squares and not
+    only along rows, and read the same entries of tables.
+
+    Source: Morton 1966.
+
+    Example:
+        >>> curve(2, 3, torch.device("cpu"))
+        tensor([0, 1, 2, 3, 4, 5])
+    """
+    row, column = (torch.arange(size, device=device) for size in (height, width))
+    order = torch.zeros(height, width, dtype=torch.int64, device=device)
+    for bit in range(max(width, height).bit_length()):
+        order |= ((column >> bit & 1) << 2 * bit) | ((row >> bit & 1) << 2 * bit + 1)[:, None]
+    return order.view(-1).argsort()
+
+
+def scattered(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Values (N, ...) where `places` (N,), each number below N once, says that they belong."""
+    return torch.empty_like(values).index_copy_(0, places, values)
 
 
 class StillView:
@@ -280,11 +313,12 @@ class StillView:
         camera = cameras.select([index]).to(renderer.device)
         width, height = self._size
         pixels = torch.arange(width * height, device=renderer.device)
-        rays = [renderer.camera_rays(camera, part, time) for part in pixels.split(renderer.chunk())]
+        rays = [renderer.camera_rays(camera, part, time) for part in renderer.parts(pixels)]
         self.changing = torch.cat([self._changing(part, threshold) for part in rays])
         """(H*W,) bool, rays that are rendered for each frame."""
-        where = self.changing.nonzero().squeeze(1)
-        self._again = [(part, renderer.camera_rays(camera, part, time)) for part in where.split(renderer.chunk())]
+        along = curve(width, height, renderer.device)
+        where = along[self.changing[along]]
+        self._again = [(part, renderer.camera_rays(camera, part, time)) for part in renderer.parts(where)]
         parts = [self._at(part, time) for part in rays]
         self._first = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 

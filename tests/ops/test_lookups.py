@@ -43,7 +43,7 @@ def look_up(
     def placed(wanted: torch.Tensor) -> torch.Tensor:
         before = found.total
         grid = op.place(found, wanted, origins, directions, "none", 4.0)
-        assert found.total - before == len(grid) == wanted.sum()
+        assert found.total - before == len(grid) == op.aligned(int(wanted.sum()))
         return density(grid * 8 - 4, dtype)
 
     for first in range(0, SAMPLES, 3):
@@ -68,8 +68,10 @@ def test_what_is_looked_up_and_what_it_weighs(device, darkness, dtype):
     end = torch.full((RAYS,), 9.0, device=device)
     seen = op.weigh(found, logits, masks, end, 0.02, darkness, True)
     chosen = op.choose(found, seen)
-    assert 0 < found.total <= samples.count.sum()
-    assert (found.total == samples.count.sum()) == (darkness == math.inf)
+    looked_up = (found.slots >= 0).sum()
+    assert 0 < looked_up <= samples.count.sum()
+    assert (looked_up == samples.count.sum()) == (darkness == math.inf)
+    assert found.slots.max() < found.total
 
     start = 0
     for i, ray in enumerate(twin_rays(samples)):
@@ -88,7 +90,7 @@ def test_what_is_looked_up_and_what_it_weighs(device, darkness, dtype):
         weights = seen.weights[chosen.slots[rows].long()]
         assert weights.tolist() == pytest.approx(list(shown.values()), abs=2e-3)
         start = rows.stop
-    assert start == len(chosen.slots) == seen.shown.sum()
+    assert start == seen.shown.sum() and len(chosen.slots) == op.aligned(start)
 
 
 def test_all_samples_are_compositing(device):
@@ -105,7 +107,6 @@ def test_all_samples_are_compositing(device):
     assert torch.equal(inputs[0], chosen.rays.float()) and (inputs[1] == 1).all()
     assert torch.equal(inputs[2:], colors[1:, chosen.slots.long()])
     color, last = op.shade(chosen, seen, colors[:, chosen.slots.long()].contiguous())
-
     order = found.slots.T.long()
     truth = torch.sigmoid(colors[:, order])
     expected = composite(logits[order].exp().contiguous(), truth.contiguous(), edges.T.contiguous(), "last_sample")
