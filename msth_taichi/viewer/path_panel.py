@@ -36,13 +36,13 @@ class PathPanel:
         self._client, self._folder, self._run, self._scale = client, folder, run, scale
         self._place, self._go = place, go
         self._keys = Keys()
+        self._actions = {"Go to": self._visit, "Replace": self._replace, "Remove": self._remove}
         self._drawn: list[viser.SceneNodeHandle] = []
         gui = client.gui
         gui.add_button("Add key").on_click(self._safely(self._add))
         self._number = gui.add_dropdown("Key", [_NONE])
-        gui.add_button("Go to key").on_click(self._safely(self._visit))
-        gui.add_button("Replace key").on_click(self._safely(self._replace))
-        gui.add_button("Remove key").on_click(self._safely(self._remove))
+        self._action = gui.add_button_group("This key", tuple(self._actions))
+        self._action.on_click(self._safely(self._act))
         self._step = gui.add_number("Seconds per key", 2.0, min=_STEPS[0], max=_STEPS[1], step=0.05)
         self._closed = gui.add_checkbox("Closed", False, hint="goes on from the last key to the first")
         self._name = gui.add_text("Name", "path")
@@ -69,6 +69,10 @@ class PathPanel:
 
     def _names(self) -> list[str]:
         return [f"{k + 1}: time {key.time:.3f}" for k, key in enumerate(self._keys)]
+
+    def _act(self) -> None:
+        if self._action.value in self._actions:
+            self._actions[self._action.value]()
 
     def _add(self) -> None:
         place = self._place()
