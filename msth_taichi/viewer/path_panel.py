@@ -71,8 +71,7 @@ class PathPanel:
         return [f"{k + 1}: time {key.time:.3f}" for k, key in enumerate(self._keys)]
 
     def _act(self) -> None:
-        if self._action.value in self._actions:
-            self._actions[self._action.value]()
+        self._actions.get(str(self._action.value), lambda: None)()
 
     def _add(self) -> None:
         place = self._place()

@@ -9,9 +9,12 @@ import sys
 import threading
 import time as clock
 from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import viser
+from viser.infra import WebsockClientConnection
 
 from msth_taichi.errors import RunError
 from msth_taichi.rendering.fast import FastRenderer
@@ -175,7 +178,19 @@ class Server:
 
 
 class _ViserServer(viser.ViserServer):
-    """viser's server without its tunnel to the internet, which any client could ask for."""
+    """viser's server without its tunnel to the internet, which any client could ask for, and for no page but its own."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._websock_server.on_client_connect(self._refuse_foreign)
+
+    async def _refuse_foreign(self, client: WebsockClientConnection) -> None:
+        """Browsers let the page of any web site connect to this machine; but they say whose page it is."""
+        connection = self._websock_server._live_connections[client.client_id]
+        assert connection.request is not None
+        origin, host = (connection.request.headers.get(name) for name in ("Origin", "Host"))
+        if origin is not None and urlsplit(origin).netloc != host:
+            await connection.close(1008, "this page is not the viewer's own")
 
     def request_share_url(self, verbose: bool = True) -> str | None:
         return None

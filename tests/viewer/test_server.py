@@ -188,6 +188,20 @@ def test_values_of_no_control_do_no_harm(opened, enter, value):
     sharp(opened, other)
 
 
+def test_pages_of_others_are_refused(opened):
+    port = opened.viser.get_port()
+    for origin in ("https://example.com", f"http://127.0.0.1:{port + 1}", "null"):
+        stranger = Talk(port, origin)
+        until(lambda stranger=stranger: not stranger.connected, opened.turn)
+        assert not stranger.controls and not stranger.messages
+        stranger.close()
+    own = Talk(port, f"http://127.0.0.1:{port}")
+    own.look()
+    until(own.pictures, opened.turn)
+    own.close()
+    until(lambda: not opened.clients())
+
+
 def test_no_client_opens_a_tunnel(opened, enter):
     talk = enter()
     talk.send(type="ShareUrlRequest")
