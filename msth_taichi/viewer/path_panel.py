@@ -1,5 +1,6 @@
 """The editor of a camera path in one client's browser."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +36,7 @@ class PathPanel:
     def __init__(self, client: viser.ClientHandle, folder: Path, run: str, scale: float, place: Place, go: Go):
         self._client, self._folder, self._run, self._scale = client, folder, run, scale
         self._place, self._go = place, go
+        self._lock = threading.Lock()
         self._keys = Keys()
         self._actions = {"Go to": self._visit, "Replace": self._replace, "Remove": self._remove}
         self._drawn: list[viser.SceneNodeHandle] = []
@@ -57,7 +59,8 @@ class PathPanel:
             if event.client is None:
                 return
             try:
-                action()
+                with self._lock:  # viser has many threads
+                    action()
             except MsthError as error:
                 self._client.add_notification("Path", str(error), auto_close_seconds=8.0, color="red")
 

@@ -136,6 +136,15 @@ def test_keys_of_a_path_are_visited_replaced_and_removed(opened, enter, folder):
     assert [key["time"] for key in path("removed")] == [0.75]
 
 
+def test_keys_may_be_added_faster_than_they_are_drawn(opened, enter, capfd):
+    talk = enter()
+    for k in range(40):
+        talk.set("Add key", True)
+        talk.set("Closed", k % 2 == 0)
+    until(lambda: "40 keys" in str(talk.messages), opened.turn)
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
 def test_a_saved_path_stays_in_its_folder(enter, folder):
     talk = enter()
     talk.set("Add key", True)
