@@ -18,7 +18,7 @@ import viser.transforms
 from PIL import Image
 
 from msth_taichi.rendering.pictures import DepthRange
-from msth_taichi.rendering.rigs import focus_point
+from msth_taichi.rendering.rigs import focus_point, mean_up
 from msth_taichi.scene.scene import Scene
 from msth_taichi.viewer.frames import TrainingFrames
 from msth_taichi.viewer.frusta import Frusta, user_poses, vertical_fov
@@ -68,6 +68,10 @@ class Stage:
         camera = self.frames.cameras[0]
         return user_poses(self.scene)[camera], vertical_fov(self.scene, camera)
 
+    def up(self) -> np.ndarray:
+        """(3,) what who walks around goes around."""
+        return mean_up(user_poses(self.scene)[self.frames.cameras])
+
     def distance(self) -> float:
         """From the cameras to what they look at, the user's units."""
         poses = user_poses(self.scene)[self.frames.cameras]
@@ -97,7 +101,7 @@ class Client:
         self._picture: np.ndarray | None = None  # the sharp one of what was asked for
         self._wants_file = False
         self._playing, self._ticked = False, 0.0
-        self._distance = stage.distance()
+        self._distance, self._up = stage.distance(), stage.up()
         self._scale = _FRUSTUM * self._distance
         with self._lock:  # a browser may use a control before the last is there
             tabs = handle.gui.add_tab_group()
@@ -274,6 +278,8 @@ class Client:
         rotation, position = to_browser(pose)
         camera = self.handle.camera
         with self._lock, self.handle.atomic():
+            # of this camera, as setting wxyz leans on it: a browser that learns the scene's up later rolls the picture
+            camera.up_direction = self._up
             camera.position = position
             camera.wxyz = viser.transforms.SO3.from_matrix(rotation).wxyz
             camera.look_at = position + rotation[:, 2] * self._distance

@@ -18,12 +18,10 @@ from viser.infra import WebsockClientConnection
 
 from msth_taichi.errors import RunError
 from msth_taichi.rendering.fast import FastRenderer
-from msth_taichi.rendering.rigs import mean_up
 from msth_taichi.scene.scene import Scene
 from msth_taichi.training.run import Run, results_folder
 from msth_taichi.viewer.clients import Client, Stage
 from msth_taichi.viewer.frames import TrainingFrames
-from msth_taichi.viewer.frusta import user_poses
 from msth_taichi.viewer.pictures import Outdated, render_request
 from msth_taichi.viewer.schedule import Schedule, Task
 
@@ -78,7 +76,6 @@ class Server:
         edge = _EDGES.get(renderer.device.type, _EDGES["cpu"])
         may_crop = not run.config.rays.ndc  # where distances are no distances
         stage = Stage(scene, frames, results_folder(run.path) / "paths", str(run.path), edge, may_crop)
-        self.viser.scene.set_up_direction(tuple(mean_up(user_poses(scene)[frames.cameras])))
 
         def enter(handle: viser.ClientHandle) -> None:
             client = Client(handle, stage, self.schedule)
@@ -178,7 +175,7 @@ class Server:
 
 
 class _ViserServer(viser.ViserServer):
-    """viser's server without its tunnel to the internet, which any client could ask for, and for no page but its own."""
+    """viser's server, for no page but its own and without its tunnel to the internet, which any client could open."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)

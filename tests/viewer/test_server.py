@@ -99,11 +99,14 @@ def test_frusta_get_frames_when_clients_rest(opened, enter):
     talk = enter()
     sharp(opened, talk)
     until(lambda: opened.turn() is None and not opened.turn_frusta())
-    names = [m["name"] for m in talk.messages if m["type"] == "CameraFrustumMessage"]
-    with_images = {
-        m["name"] for m in talk.messages if m["type"] == "SceneNodeUpdateMessage" and "_image_data" in m["updates"]
-    }
-    assert set(names) == with_images == {f"/cameras/{k}" for k in range(3)}
+    cameras = {f"/cameras/{k}" for k in range(3)}
+    assert {m["name"] for m in talk.messages if m["type"] == "CameraFrustumMessage"} == cameras
+
+    def with_images() -> set[str]:
+        updates = [m for m in talk.messages if m["type"] == "SceneNodeUpdateMessage"]
+        return {m["name"] for m in updates if "_image_data" in m["updates"]}
+
+    until(lambda: with_images() == cameras)  # the last may still be on its way
 
 
 def test_keys_of_a_path_are_visited_replaced_and_removed(opened, enter, folder):
