@@ -20,9 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import viser
-import websockets
-import zstandard
+from onlooker import connect, messages
 
 NUMBERS = [-1e300, -1.0, 10**9]  # what is no number fails in viser already
 TEXTS = ["../../etc/passwd", "/etc/passwd", "", "a" * 10_000, "flight"]
@@ -42,12 +40,7 @@ class Client:
         while time.time() < until:
             stay = min(until, time.time() + self._random.uniform(20, 60))
             self._controls, self._frusta = {}, {}
-            async with websockets.connect(
-                f"ws://127.0.0.1:{self._port}",
-                subprotocols=[f"viser-v{viser.__version__}"],  # type: ignore
-                max_size=None,
-                compression=None,
-            ) as socket:
+            async with connect(self._port) as socket:
                 reading = asyncio.create_task(self._read(socket))
                 try:
                     while time.time() < stay:
@@ -57,9 +50,7 @@ class Client:
 
     async def _read(self, socket: Any) -> None:
         async for raw in socket:
-            size = int.from_bytes(raw[8:16], "little")
-            payload = zstandard.ZstdDecompressor().decompress(raw[16 : 16 + size])
-            for message in msgspec.msgpack.decode(payload)["messages"]:
+            for message in messages(raw):
                 self.messages += 1
                 kind = message["type"]
                 if kind == "BackgroundImageMessage":

@@ -25,6 +25,10 @@ app = typer.Typer(
 Arch = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes CUDA where torch sees a GPU.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --output.")]
 Run = Annotated[Path, typer.Argument(help="A run folder of msth train, or a model file of msth export.")]
+ViewerHost = Annotated[
+    str, typer.Option(help="Address that the viewer listens on; whoever can reach it can look and save paths.")
+]
+ViewerPort = Annotated[int, typer.Option(min=0, max=65535, help="The viewer's port; 0 for any that is free.")]
 
 
 # click's UsageError, wherever it lives: newer versions of typer carry a copy of click and do not import it
@@ -114,6 +118,8 @@ def train(
         str,
         typer.Option(help="What shows the training: none, tensorboard, wandb, viewer, or several joined by commas."),
     ] = "none",
+    host: ViewerHost = "127.0.0.1",
+    port: ViewerPort = 8080,
 ) -> None:
     """Train a data set into a run folder; RUN/report.html is the result to look at.
 
@@ -136,6 +142,7 @@ def train(
         resume=resume,
         overwrite=overwrite,
         vis=vis,
+        viewer_address=(host, port),
     )
     if part.index > 0:
         return
@@ -275,10 +282,8 @@ def render(
 @app.command()
 def view(
     run: Run,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; whoever can reach it can look and save paths.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any that is free.")] = 8080,
+    host: ViewerHost = "127.0.0.1",
+    port: ViewerPort = 8080,
     data: Annotated[
         Path | None, typer.Option(help="The data set, where it has moved, for the frames of the cameras.")
     ] = None,

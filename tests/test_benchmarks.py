@@ -454,3 +454,14 @@ def test_team_page():
         [{**row, "processes": 1, "rays_per_second": 4000.0}, {**row, "processes": 2, "rays_per_second": 7600.0}]
     )
     assert [cells[4] for cells in table_rows(page)[1:]] == ["1.00", "1.90"]
+
+
+def test_viewer(device):
+    pytest.importorskip("viser", reason="needs viser: pip install 'msth_taichi[viewer]'")
+    bench = module("bench_viewer")
+    result = bench.measure_all(device, bench.Sizes("demo", SCENE, 2, seconds=0.2, pairs=2, settings=SETTINGS))
+    assert len(result["pairs"]) == 2 and all(
+        value > 0 for value in numbers(result["pairs"], "alone", "beside", "share")
+    )
+    page = bench.page({"stamp": STAMP, **result})
+    assert [cells[0] for cells in table_rows(page)] == ["pair", "1", "2"] and "commit abc" in page

@@ -6,6 +6,7 @@ Letters: H, W image size.
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Visualizer(Protocol):
-    """Shows what it is given, while a training runs. Made with the path of the run folder alone."""
+    """Shows what it is given, while a training runs. Made with the path of the run folder."""
 
     def text(self, name: str, text: str) -> None:
         """Plain text, the settings for instance."""
@@ -81,6 +82,7 @@ class Visualizers:
 
     Args:
         names: from `parse_names`; their packages are imported here.
+        given: further arguments of those that take some, by name.
     Raises:
         RunError: a package is missing; says what to install.
 
@@ -90,8 +92,8 @@ class Visualizers:
         >>> visualizers.close()
     """
 
-    def __init__(self, names: Sequence[str] = ()):
-        self._makers = {name: _load(name) for name in names}
+    def __init__(self, names: Sequence[str] = (), given: Mapping[str, Mapping[str, Any]] | None = None):
+        self._makers = {name: partial(_load(name), **(given or {}).get(name, {})) for name in names}
         self._open: dict[str, Visualizer] = {}
         self._stepping: dict[str, Visualizer] = {}
 
@@ -152,7 +154,7 @@ class Visualizers:
                     visualizer.close()
 
 
-def _load(name: str) -> Callable[[Path], Visualizer]:
+def _load(name: str) -> Callable[..., Visualizer]:
     kind = _KINDS[name]
     try:
         import_module(kind.package)

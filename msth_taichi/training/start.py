@@ -35,6 +35,7 @@ def start_training(
     resume: bool = False,
     overwrite: bool = False,
     vis: str = "none",
+    viewer_address: tuple[str, int] = ("127.0.0.1", 8080),
 ) -> Run:
     """Train `data` into the run folder `output`; then compare a few held-out images, and write the report.
 
@@ -45,6 +46,7 @@ def start_training(
         settings: overrides such as "training.rays_per_step=512".
         arch: "auto", "cpu" or "cuda".
         vis: what shows the training: "none", "tensorboard", "wandb", "viewer", or several joined by commas.
+        viewer_address: host and port that the viewer listens on.
     Raises:
         MsthError: a wrong setting, data set, device or run folder; nothing has been written then.
     """
@@ -54,7 +56,8 @@ def start_training(
     elif restarted():
         overwrite = True
     leads = int(os.environ.get("RANK", "0")) == 0
-    record, visualizers = Record(preset), Visualizers(parse_names(vis) if leads else [])
+    given = {"viewer": {"host": viewer_address[0], "port": viewer_address[1]}}
+    record, visualizers = Record(preset), Visualizers(parse_names(vis) if leads else [], given)
     overrides = (settings or []) + ([f"training.steps={steps}"] if steps is not None else [])
     if resume:
         if preset or settings:

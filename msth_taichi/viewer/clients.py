@@ -18,7 +18,7 @@ import viser.transforms
 from PIL import Image
 
 from msth_taichi.rendering.pictures import DepthRange
-from msth_taichi.rendering.rigs import focus_point
+from msth_taichi.rendering.rigs import focus_point, mean_up
 from msth_taichi.scene.scene import Scene
 from msth_taichi.viewer.frames import TrainingFrames
 from msth_taichi.viewer.frusta import Frusta, user_poses, vertical_fov
@@ -39,7 +39,8 @@ from msth_taichi.viewer.schedule import Schedule
 _TICK = 1 / 30  # seconds between times while it plays
 _SPEEDS = (0.05, 4.0)
 _SCENE_COLOR, _CROP_COLOR = (150, 150, 150), (255, 112, 0)
-_FRUSTUM = 0.12  # of the distance to what the cameras look at
+_FRUSTUM = 0.08  # of the distance to what the cameras look at
+_PLAIN = 2**16  # pixels up to which a draft is sent without loss: it is magnified, and so would be what jpeg leaves out
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,10 @@ class Stage:
         """Pose (3, 4) and field of view of the first camera that trains."""
         camera = self.frames.cameras[0]
         return user_poses(self.scene)[camera], vertical_fov(self.scene, camera)
+
+    def up(self) -> np.ndarray:
+        """(3,) what who walks around goes around."""
+        return mean_up(user_poses(self.scene)[self.frames.cameras])
 
     def distance(self) -> float:
         """From the cameras to what they look at, the user's units."""
@@ -96,7 +101,7 @@ class Client:
         self._picture: np.ndarray | None = None  # the sharp one of what was asked for
         self._wants_file = False
         self._playing, self._ticked = False, 0.0
-        self._distance = stage.distance()
+        self._distance, self._up = stage.distance(), stage.up()
         self._scale = _FRUSTUM * self._distance
         with self._lock:  # a browser may use a control before the last is there
             tabs = handle.gui.add_tab_group()
@@ -146,8 +151,10 @@ class Client:
     def show(self, picture: np.ndarray, request: Request, limits: DepthRange | None, sharp: bool) -> None:
         """Send a picture (H, W, 3) uint8 to the browser."""
         handle = self.handle
+        height, width = picture.shape[:2]
         # what is to be looked at closely comes as it is
-        handle.scene.set_background_image(picture, format="png" if sharp else "jpeg", jpeg_quality=80)
+        plain = sharp or height * width <= _PLAIN
+        handle.scene.set_background_image(picture, format="png" if plain else "jpeg", jpeg_quality=80)
         with self._lock:
             if request.output == self._limits_of:
                 self._limits = limits
@@ -155,7 +162,6 @@ class Client:
                 self._picture = picture
                 if self._wants_file:
                     self._send_picture()
-        height, width = picture.shape[:2]
         self._status.content = f"{width} x {height}{'' if sharp else ', sharpening'}"
 
     def notify(self, title: str, body: str) -> None:
@@ -194,18 +200,19 @@ class Client:
     def _add_view(self) -> None:
         gui, scene = self.handle.gui, self._stage.scene
         self._output = gui.add_dropdown("Output", VIEWS, initial_value="rgb")
+        self._threshold = gui.add_slider(
+            "Mask threshold", 0.0, 1.0, 0.01, 0.0, disabled=True, hint="output mask: orange where less is static"
+        )
         self._time = gui.add_slider("Time", 0.0, 1.0, 0.001, 0.0)
         self._play = gui.add_button("Play", disabled=scene.num_frames < 2)
         self._speed = gui.add_slider("Speed", *_SPEEDS, 0.05, 1.0, hint=f"1: as it was, {scene.fps:g} frames a second")
-        self._edge = gui.add_slider("Resolution", *EDGES, 64, self._stage.edge, hint="longer edge at rest, pixels")
         self._fov = gui.add_slider("Field of view", *FOVS, 0.5, 50.0, hint="vertical, degrees")
-        self._threshold = gui.add_slider(
-            "Mask threshold", 0.0, 1.0, 0.01, 0.0, hint="output mask: orange where less is static"
-        )
+        self._edge = gui.add_slider("Resolution", *EDGES, 64, self._stage.edge, hint="longer edge at rest, pixels")
         file = gui.add_button("Screenshot")
         self._status = gui.add_markdown("")
-        for control in (self._output, self._time, self._edge, self._threshold):
+        for control in (self._time, self._edge, self._threshold):
             control.on_update(self._of_browser(self.ask))
+        self._output.on_update(self._of_browser(self._choose))
         self._fov.on_update(self._of_browser(self._zoom))
         self._play.on_click(self._of_browser(self._toggle))
         file.on_click(self._of_browser(self._take_file))
@@ -271,6 +278,8 @@ class Client:
         rotation, position = to_browser(pose)
         camera = self.handle.camera
         with self._lock, self.handle.atomic():
+            # of this camera, as setting wxyz leans on it: a browser that learns the scene's up later rolls the picture
+            camera.up_direction = self._up
             camera.position = position
             camera.wxyz = viser.transforms.SO3.from_matrix(rotation).wxyz
             camera.look_at = position + rotation[:, 2] * self._distance
@@ -290,6 +299,10 @@ class Client:
                     action()
 
         return handler
+
+    def _choose(self) -> None:
+        self._threshold.disabled = self._output.value != "mask"
+        self.ask()
 
     def _zoom(self) -> None:
         self.handle.camera.fov = math.radians(bounded(self._fov.value, FOVS, 50.0))

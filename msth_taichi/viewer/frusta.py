@@ -12,6 +12,7 @@ from msth_taichi.viewer.frames import TrainingFrames
 from msth_taichi.viewer.requests import to_browser
 
 _COLOR = (60, 130, 220)
+_ROOM = 2.5  # lengths of a frustum from who looks
 _WIDEST = math.radians(100)  # of a frustum that is drawn
 
 
@@ -72,9 +73,9 @@ class Frusta:
             handle.scale = scale
 
     def make_way(self, position: np.ndarray) -> None:
-        """Hide those that a client stands in."""
+        """Hide those that a client stands in or close to, for they would cover the picture."""
         for camera, handle in self._handles.items():
-            visible = bool(np.linalg.norm(self._positions[camera] - position) > 1.5 * self._scale)
+            visible = bool(np.linalg.norm(self._positions[camera] - position) > _ROOM * self._scale)
             if handle.visible != visible:
                 handle.visible = visible
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _MOVING, _STILL = 0.5, 0.1  # shares of the time
 _REFRESH = 5.0  # seconds after which a still picture is rendered again
 _LONGEST = 0.5  # seconds that training waits for one picture
-_PLOTTED = ("loss", "psnr")
+_PLOTTED = {"loss": "loss", "psnr": "PSNR"}  # names of metrics.jsonl, and what the page calls them
 _EVERY = 1.0  # seconds between two looks at plots and rates
 _MOST_POINTS = 1000
 _IDLE = 0.02
@@ -132,6 +132,7 @@ class LiveViewer:
     def _pause(self, trainer: "Trainer") -> None:
         tqdm.write(f"viewer: training pauses at step {trainer.state.step}; resume it in the browser")
         self._busy(False)
+        self._status.content = f"Step {trainer.state.step}, paused"
         with _ended_by_signal(self._going):
             while not self._going.is_set():
                 if self._server.turn() is None and not self._server.turn_frusta():
@@ -154,13 +155,14 @@ class LiveViewer:
         self._button.on_click(lambda event: self._toggle() if event.client is not None else None)
 
     def _add_plot(self, gui: Any, name: str) -> Any:
-        label = "PSNR, dB" if name == "psnr" else name
+        label = _PLOTTED[name] + (", dB" if name == "psnr" else "")
         return gui.add_uplot(
             (np.array([0.0]), np.array([np.nan])),
             ({"label": "step"}, {"label": label, "stroke": "#3c82dc", "width": 1.5}),
             scales={"x": {"time": False, "auto": True}, "y": {"auto": True}},
             title=label,
-            height=150,
+            legend={"show": False},  # it would say the title again, and push controls off the screen
+            height=110,
             visible=False,
         )
 
@@ -175,7 +177,8 @@ class LiveViewer:
         self._steps.append((now, step))
         then, before = self._steps[0]
         rate = f", {(step - before) / (now - then):.1f} steps/s" if now > then else ""
-        last = "".join(f", {name} {curve.last:.4g}" for name, curve in self._curves.items() if curve.last is not None)
+        logged = [(_PLOTTED[name], curve.last) for name, curve in self._curves.items()]
+        last = "".join(f", {label} {value:.4g}" for label, value in logged if value is not None)
         self._status.content = f"Step {step}{rate}{last}"
         for name, curve in self._curves.items():
             if curve.changed:

@@ -1,5 +1,6 @@
 """The editor of a camera path in one client's browser."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,14 +36,15 @@ class PathPanel:
     def __init__(self, client: viser.ClientHandle, folder: Path, run: str, scale: float, place: Place, go: Go):
         self._client, self._folder, self._run, self._scale = client, folder, run, scale
         self._place, self._go = place, go
+        self._lock = threading.Lock()
         self._keys = Keys()
+        self._actions = {"Go to": self._visit, "Replace": self._replace, "Remove": self._remove}
         self._drawn: list[viser.SceneNodeHandle] = []
         gui = client.gui
         gui.add_button("Add key").on_click(self._safely(self._add))
         self._number = gui.add_dropdown("Key", [_NONE])
-        gui.add_button("Go to key").on_click(self._safely(self._visit))
-        gui.add_button("Replace key").on_click(self._safely(self._replace))
-        gui.add_button("Remove key").on_click(self._safely(self._remove))
+        self._action = gui.add_button_group("This key", tuple(self._actions))
+        self._action.on_click(self._safely(self._act))
         self._step = gui.add_number("Seconds per key", 2.0, min=_STEPS[0], max=_STEPS[1], step=0.05)
         self._closed = gui.add_checkbox("Closed", False, hint="goes on from the last key to the first")
         self._name = gui.add_text("Name", "path")
@@ -57,7 +59,8 @@ class PathPanel:
             if event.client is None:
                 return
             try:
-                action()
+                with self._lock:  # viser has many threads
+                    action()
             except MsthError as error:
                 self._client.add_notification("Path", str(error), auto_close_seconds=8.0, color="red")
 
@@ -69,6 +72,9 @@ class PathPanel:
 
     def _names(self) -> list[str]:
         return [f"{k + 1}: time {key.time:.3f}" for k, key in enumerate(self._keys)]
+
+    def _act(self) -> None:
+        self._actions.get(str(self._action.value), lambda: None)()
 
     def _add(self) -> None:
         place = self._place()

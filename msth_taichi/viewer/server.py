@@ -9,18 +9,19 @@ import sys
 import threading
 import time as clock
 from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import viser
+from viser.infra import WebsockClientConnection
 
 from msth_taichi.errors import RunError
 from msth_taichi.rendering.fast import FastRenderer
-from msth_taichi.rendering.rigs import mean_up
 from msth_taichi.scene.scene import Scene
 from msth_taichi.training.run import Run, results_folder
 from msth_taichi.viewer.clients import Client, Stage
 from msth_taichi.viewer.frames import TrainingFrames
-from msth_taichi.viewer.frusta import user_poses
 from msth_taichi.viewer.pictures import Outdated, render_request
 from msth_taichi.viewer.schedule import Schedule, Task
 
@@ -75,7 +76,6 @@ class Server:
         edge = _EDGES.get(renderer.device.type, _EDGES["cpu"])
         may_crop = not run.config.rays.ndc  # where distances are no distances
         stage = Stage(scene, frames, results_folder(run.path) / "paths", str(run.path), edge, may_crop)
-        self.viser.scene.set_up_direction(tuple(mean_up(user_poses(scene)[frames.cameras])))
 
         def enter(handle: viser.ClientHandle) -> None:
             client = Client(handle, stage, self.schedule)
@@ -175,7 +175,19 @@ class Server:
 
 
 class _ViserServer(viser.ViserServer):
-    """viser's server without its tunnel to the internet, which any client could ask for."""
+    """viser's server, for no page but its own and without its tunnel to the internet, which any client could open."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._websock_server.on_client_connect(self._refuse_foreign)
+
+    async def _refuse_foreign(self, client: WebsockClientConnection) -> None:
+        """Browsers let the page of any web site connect to this machine; but they say whose page it is."""
+        connection = self._websock_server._live_connections[client.client_id]
+        assert connection.request is not None
+        origin, host = (connection.request.headers.get(name) for name in ("Origin", "Host"))
+        if origin is not None and urlsplit(origin).netloc != host:
+            await connection.close(1008, "this page is not the viewer's own")
 
     def request_share_url(self, verbose: bool = True) -> str | None:
         return None

@@ -120,6 +120,15 @@ def test_a_training_is_shown_and_one_that_fails_is_left_out(tiny_scene, tiny_con
     assert (alone.path / file).read_bytes() == (shown.path / file).read_bytes()
 
 
+def test_what_one_is_given_reaches_it(tmp_path):
+    pytest.importorskip("viser", reason="needs viser: pip install 'msth_taichi[viewer]'")
+    visualizers = Visualizers(["viewer"], {"viewer": {"host": "127.0.0.1", "port": 0}})
+    visualizers.open(tmp_path)
+    (viewer,) = visualizers._open.values()
+    assert not viewer.address.endswith(":8080")  # type: ignore[attr-defined]
+    visualizers.close()
+
+
 def test_one_that_cannot_begin_is_left_out(tmp_path, monkeypatch, capsys):
     pytest.importorskip("tensorboard", reason="needs the extra tensorboard")
     (tmp_path / "tensorboard").write_text("a file where the folder should be")

@@ -14,22 +14,31 @@ from websockets.sync.client import connect
 class Talk:
     """A client of a viewer at a port of this machine.
 
+    Args:
+        port: of the viewer.
+        origin: whose page it is; None for no page.
+
     Attributes:
         controls: messages that made controls, by label.
         messages: all others, in the order in which they came.
     """
 
-    def __init__(self, port: int):
+    def __init__(self, port: int, origin: str | None = None):
         self.controls: dict[str, dict[str, Any]] = {}
         self.messages: list[dict[str, Any]] = []
         self._socket = connect(
             f"ws://127.0.0.1:{port}",
             subprotocols=[f"viser-v{viser.__version__}"],  # type: ignore
             compression=None,
+            origin=origin,  # type: ignore
             max_size=None,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+
+    @property
+    def connected(self) -> bool:
+        return self._reader.is_alive()
 
     def close(self) -> None:
         self._socket.close()

@@ -1,5 +1,6 @@
 """`msth view` in a real browser; skipped with a message where there is none."""
 
+import json
 import re
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from msth_taichi.rendering.paths import make_path
 from msth_taichi.rendering.writers import to_uint8
 from msth_taichi.training.checkpoint import checkpoint_path
 from msth_taichi.training.run import Run, load_run
+from msth_taichi.viewer.frusta import user_poses
 from tests.viewer.browser import Page, require_browser
 
 
@@ -75,6 +77,8 @@ def test_a_run_in_a_browser(page, run):
     page.press("Add key")
     page.press("Save path")
     path = downloaded(page, "path.json")
+    key = json.loads(path.read_text())["keys"][0]
+    np.testing.assert_allclose(key["pose"], user_poses(run.scene)[0], atol=1e-3)  # the first camera's, with its roll
     page.tab("View")
     first = page.sharp()
 

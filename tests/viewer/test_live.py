@@ -76,6 +76,7 @@ def test_pausing_renders_and_waits_until_somebody_resumes(trainer, viewer, talk)
     thread.start()
     viewer.after_step(trainer)  # comes back because of the thread alone
     thread.join()
+    assert "Step 0, paused" in str(talk.messages)
     assert viewer._going.is_set() and talk.pictures() > seen
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import http.client
+import json
 import socket
 import subprocess
 import sys
@@ -98,11 +99,53 @@ def test_frusta_get_frames_when_clients_rest(opened, enter):
     talk = enter()
     sharp(opened, talk)
     until(lambda: opened.turn() is None and not opened.turn_frusta())
-    names = [m["name"] for m in talk.messages if m["type"] == "CameraFrustumMessage"]
-    with_images = {
-        m["name"] for m in talk.messages if m["type"] == "SceneNodeUpdateMessage" and "_image_data" in m["updates"]
-    }
-    assert set(names) == with_images == {f"/cameras/{k}" for k in range(3)}
+    cameras = {f"/cameras/{k}" for k in range(3)}
+    assert {m["name"] for m in talk.messages if m["type"] == "CameraFrustumMessage"} == cameras
+
+    def with_images() -> set[str]:
+        updates = [m for m in talk.messages if m["type"] == "SceneNodeUpdateMessage"]
+        return {m["name"] for m in updates if "_image_data" in m["updates"]}
+
+    until(lambda: with_images() == cameras)  # the last may still be on its way
+
+
+def test_keys_of_a_path_are_visited_replaced_and_removed(opened, enter, folder):
+    def path(name: str) -> list[dict]:
+        talk.set("Name", name)
+        talk.set("Save path", True)
+        until(lambda: (folder / "paths" / f"{name}.json").is_file())
+        return json.loads((folder / "paths" / f"{name}.json").read_text())["keys"]
+
+    def said(text: str) -> None:
+        until(lambda: text in str(talk.messages), opened.turn)
+
+    talk = enter()
+    for count, time in enumerate((0.25, 0.75), 1):
+        talk.set("Time", time)
+        talk.set("Add key", True)
+        said(f"{count} keys")
+    assert [key["time"] for key in path("two")] == [0.25, 0.75]
+
+    talk.set("Key", "1: time 0.250")
+    talk.messages.clear()
+    talk.set("This key", "Go to")
+    said("'value': 0.25")
+    talk.set("Time", 0.5)
+    talk.set("This key", "Replace")
+    said("1: time 0.500")
+    assert [key["time"] for key in path("replaced")] == [0.5, 0.75]
+    talk.set("This key", "Remove")
+    said("1 keys")
+    assert [key["time"] for key in path("removed")] == [0.75]
+
+
+def test_keys_may_be_added_faster_than_they_are_drawn(opened, enter, capfd):
+    talk = enter()
+    for k in range(40):
+        talk.set("Add key", True)
+        talk.set("Closed", k % 2 == 0)
+    until(lambda: "40 keys" in str(talk.messages), opened.turn)
+    assert "Traceback" not in "".join(capfd.readouterr())
 
 
 def test_a_saved_path_stays_in_its_folder(enter, folder):
@@ -115,13 +158,37 @@ def test_a_saved_path_stays_in_its_folder(enter, folder):
     talk.set("Name", "good")
     talk.set("Save path", True)
     until(lambda: any(message["type"] == "FileTransferStartDownload" for message in talk.messages))
-    assert [file for file in folder.parent.rglob("*") if file.is_file()] == [folder / "paths" / "good.json"]
+    written = {file for file in folder.parent.rglob("*") if file.is_file()}
+    assert folder / "paths" / "good.json" in written and {file.parent for file in written} == {folder / "paths"}
+
+
+def test_the_threshold_of_masks_is_for_the_picture_of_masks(opened, enter):
+    def sent() -> list[bool]:
+        updates = [m["updates"] for m in talk.messages if m["type"] == "GuiUpdateMessage"]
+        return [update["disabled"] for update in updates if "disabled" in update]
+
+    talk = enter()
+    assert talk.controls["Mask threshold"]["props"]["disabled"]
+    talk.set("Output", "mask")
+    until(lambda: sent() == [False], opened.turn)
+    talk.set("Output", "rgb")
+    until(lambda: sent() == [False, True], opened.turn)
 
 
 @pytest.mark.parametrize("value", [float("nan"), "abc", None, [], -1e300])
 def test_values_of_no_control_do_no_harm(opened, enter, value):
     talk = enter()
-    for label in ("Time", "Speed", "Resolution", "Mask threshold", "Output", "Lower corner", "Camera", "Key"):
+    for label in (
+        "Time",
+        "Speed",
+        "Resolution",
+        "Mask threshold",
+        "Output",
+        "Lower corner",
+        "Camera",
+        "Key",
+        "This key",
+    ):
         talk.set(label, value)
     talk.set("Crop", True)
     talk.set("Play", True)
@@ -131,6 +198,20 @@ def test_values_of_no_control_do_no_harm(opened, enter, value):
         opened.turn()
     other = enter()
     sharp(opened, other)
+
+
+def test_pages_of_others_are_refused(opened):
+    port = opened.viser.get_port()
+    for origin in ("https://example.com", f"http://127.0.0.1:{port + 1}", "null"):
+        stranger = Talk(port, origin)
+        until(lambda stranger=stranger: not stranger.connected, opened.turn)
+        assert not stranger.controls and not stranger.messages
+        stranger.close()
+    own = Talk(port, f"http://127.0.0.1:{port}")
+    own.look()
+    until(own.pictures, opened.turn)
+    own.close()
+    until(lambda: not opened.clients())
 
 
 def test_no_client_opens_a_tunnel(opened, enter):
