@@ -13,12 +13,13 @@ Letters: N rays, P samples of a proposal, S samples of the field, M samples that
 
 import copy
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from msth_taichi.model.field import ProposalField
 from msth_taichi.model.ndc import ndc_distance
+from msth_taichi.model.parts import in_parts
 from msth_taichi.model.rays import Rays
 from msth_taichi.model.renderer import Mode, RadianceField
 from msth_taichi.ops.marching import Packed, Passed, marched_edges, pack, pack_cells, redraw, weigh
@@ -93,9 +94,9 @@ class FastRenderer:
         width, height = cameras.size(index)
         camera = cameras.select([index]).to(self.device)
         pixels = torch.arange(height * width, device=self.device)
-        parts = [
-            self.rays(self.camera_rays(camera, part, time), time, mode=mode) for part in pixels.split(self.chunk())
-        ]
+        parts = in_parts(
+            pixels, self.chunk(), lambda part: self.rays(self.camera_rays(camera, part, time), time, mode=mode)
+        )
         return {name: torch.cat([part[name] for part in parts]).unflatten(0, (height, width)) for name in parts[0]}
 
     def camera_rays(self, camera: Cameras, pixels: torch.Tensor, time: float) -> Rays:
@@ -279,30 +280,37 @@ class StillView:
         self._mode: Mode = mode
         self._moving_bits: torch.Tensor | None = None
         self._size = cameras.size(index)
-        camera = cameras.select([index]).to(renderer.device)
+        self._camera = cameras.select([index]).to(renderer.device)
         width, height = self._size
         pixels = torch.arange(width * height, device=renderer.device)
-        rays = [renderer.camera_rays(camera, part, time) for part in pixels.split(renderer.chunk())]
-        self.changing = torch.cat([self._changing(part, threshold) for part in rays])
+        changing = in_parts(
+            pixels,
+            renderer.chunk(),
+            lambda part: self._changing(renderer.camera_rays(self._camera, part, time), threshold),
+        )
+        self.changing = torch.cat(changing)
         """(H*W,) bool, rays that are rendered for each frame."""
-        where = self.changing.nonzero().squeeze(1)
-        self._again = [(part, renderer.camera_rays(camera, part, time)) for part in where.split(renderer.chunk())]
-        parts = [self._at(part, time) for part in rays]
-        self._first = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        self._again = self.changing.nonzero().squeeze(1)
+        self._first = self._at(pixels, time)
 
     @torch.no_grad()
     def image(self, time: float) -> dict[str, torch.Tensor]:
         """The frame at a time, as `FastRenderer.image` gives it."""
         width, height = self._size
         found = {name: values.clone() for name, values in self._first.items()}
-        for pixels, rays in self._again:
-            for name, values in self._at(rays, time).items():
-                found[name][pixels] = values
+        if len(self._again):
+            for name, values in self._at(self._again, time).items():
+                found[name][self._again] = values
         return {name: values.unflatten(0, (height, width)) for name, values in found.items()}
 
-    def _at(self, rays: Rays, time: float) -> dict[str, torch.Tensor]:
-        rays = replace(rays, times=torch.full_like(rays.times, float(time)))
-        return self._renderer.rays(rays, time, mode=self._mode)
+    def _at(self, pixels: torch.Tensor, time: float) -> dict[str, torch.Tensor]:
+        renderer = self._renderer
+
+        def render(part: torch.Tensor) -> dict[str, torch.Tensor]:
+            return renderer.rays(renderer.camera_rays(self._camera, part, time), time, mode=self._mode)
+
+        parts = in_parts(pixels, renderer.chunk(), render)
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     @torch.no_grad()
     def _changing(self, rays: Rays, threshold: float) -> torch.Tensor:

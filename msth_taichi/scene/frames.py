@@ -3,6 +3,7 @@
 Letters: K images, H image height, W image width, Ch channels, P pixels of all images, N pixels.
 """
 
+import copy
 import mmap
 import os
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from msth_taichi.config import DataConfig
 from msth_taichi.errors import DataError
 from msth_taichi.scene.cameras import Cameras
+from msth_taichi.scene.damage import Damage, kept_rows
 from msth_taichi.scene.decoding import decode, usable_cores
 from msth_taichi.scene.frame_cache import cache_folder, cached_frames, free_disk
 from msth_taichi.scene.scene import Images
@@ -46,6 +48,7 @@ class FrameStore:
         device: where `gather` and `image` put their results.
         tier: what holds the pixels.
         release: gives back memory that reading a mapped file has taken, where it is much; None where it need not.
+        damage: what is wrong with images that could not be decoded, by row; their pixels mean nothing, see `whole`.
 
     Example:
         >>> scene, cpu = load_scene("synthetic"), torch.device("cpu")
@@ -61,12 +64,25 @@ class FrameStore:
         device: torch.device,
         tier: Tier = "ram",
         release: Callable[[], None] | None = None,
+        damage: Damage | None = None,
     ):
         self.pixels, self.sizes, self.device, self.tier = pixels, sizes, device, tier
+        self.damage = damage or {}
         self._release = release
         counts = sizes.prod(1)
         self._starts = (counts.cumsum(0) - counts).tolist()
         self._start, self._width = torch.tensor(self._starts).to(device), sizes[:, 0].to(device)
+
+    def whole(self) -> "FrameStore":
+        """The same pixels without the images that are damaged: those after one move up."""
+        if not self.damage:
+            return self
+        rows = kept_rows(len(self), self.damage)
+        store = copy.copy(self)
+        store.damage, store.sizes = {}, self.sizes[rows]
+        store._starts = [self._starts[row] for row in rows.tolist()]
+        store._start, store._width = self._start[rows.to(self.device)], self._width[rows.to(self.device)]
+        return store
 
     @staticmethod
     def of(frames: torch.Tensor, device: torch.device) -> "FrameStore":
@@ -93,7 +109,7 @@ class FrameStore:
             config: `gpu_memory`, `ram_memory` and `cache` decide about the tier.
             progress: show bars, and say where frames are kept if that is not the GPU.
         Raises:
-            DataError: a file cannot be decoded, or the frames fit nowhere.
+            DataError: a file or too many frames cannot be decoded, or they fit nowhere.
         """
         sizes, channels = cameras.sizes[images.camera], images.channels
         needed = FrameStore.estimate(images, cameras)
@@ -104,17 +120,17 @@ class FrameStore:
             where = f"; cache {cache_folder(config)}" if tier == "disk" else ""
             tqdm.write(f"frames: {needed / _GB:.1f} GB, kept {PLACES[tier]}{where}")
         if tier == "disk":
-            path = cached_frames(images, sizes, config, progress)
+            path, damage = cached_frames(images, sizes, config, progress)
             pixels, release = _mapped(path, channels)
-            return FrameStore(pixels, sizes, device, tier, release)
+            return FrameStore(pixels, sizes, device, tier, release, damage)
         pixels = torch.empty(int(counts.sum()), channels, dtype=torch.uint8, device=device if tier == "gpu" else "cpu")
 
         def keep(row: int, frame: np.ndarray) -> None:
             part = torch.from_numpy(np.ascontiguousarray(frame)).view(-1, channels)
             pixels[starts[row] : starts[row] + len(part)].copy_(part)
 
-        decode(images, keep, "frames", progress)
-        return FrameStore(pixels, sizes, device, tier)
+        damage = decode(images, keep, "frames", progress)
+        return FrameStore(pixels, sizes, device, tier, damage=damage)
 
     def __len__(self) -> int:
         return len(self.sizes)
