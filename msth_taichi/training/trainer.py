@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import msth_taichi
 from msth_taichi.config import Config, dump_config
-from msth_taichi.errors import ConfigError, DataError, DivergenceError
+from msth_taichi.errors import ConfigError, DataError, DivergenceError, RunError
 from msth_taichi.files import unwritable, write_text
 from msth_taichi.kernels import runtime
 from msth_taichi.model.losses import losses, masked_fields
@@ -253,7 +253,8 @@ class Trainer:
         except DataError as error:
             # several processes cannot agree on a checkpoint any more: some of them may be waiting in a step
             if self.team.size == 1 and self.state.step not in checkpoint_steps(self.path):
-                self._save()
+                with suppress(RunError):
+                    self._save()
             steps = checkpoint_steps(self.path)
             rest = f"; continue from step {steps[-1]} with --resume" if steps else ""
             raise DataError(f"{error}{rest}") from error
