@@ -45,13 +45,20 @@ def new_folder(path: Path) -> Iterator[Path]:
         for file in (*temporary.iterdir(), temporary):
             _flush(file)
         if path.exists():
-            shutil.rmtree(path)
+            remove_folder(path)
         temporary.replace(path)
         _flush(path.parent)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder so that half of it never has its name; what a killed process leaves begins with a dot."""
+    doomed = path.with_name(f".{path.name}.{os.getpid()}.old")
+    path.replace(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -12,6 +12,7 @@ from msth_taichi.checking.findings import Finding, listing
 from msth_taichi.checking.samples import View
 from msth_taichi.config import DataConfig
 from msth_taichi.errors import DataError
+from msth_taichi.scene.damage import MOST_DAMAGED, damage_lines
 from msth_taichi.scene.scene import Scene, load_scene
 from msth_taichi.scene.sources import FileInfo, VideoSource, probe_video
 
@@ -111,7 +112,28 @@ def count_findings(scene: Scene, videos: Sequence[Video], views: Sequence[View])
         elif len(view.grey) and view.grey.mean() < BLACK:
             measured = f"mean brightness {view.grey.mean():.1f} of 255"
             findings.append(Finding("counts", "warning", f"{name} is black", measured, "leave it out", (name,)))
-    return findings + _rates(scene, videos)
+    return [*findings, *_damage(scene, views), *_rates(scene, videos)]
+
+
+def _damage(scene: Scene, views: Sequence[View]) -> list[Finding]:
+    """Frames that training would leave out, of those that were looked at."""
+    damaged = [view for view in views if view.damaged]
+    if not damaged:
+        return []
+    count = sum(len(view.damaged) for view in damaged)
+    looked_at = sum(len(view.grey) or len(view.damaged) for view in views)
+    few = count <= MOST_DAMAGED * looked_at
+    then = "goes on without them" if few else "does not begin with so many"
+    return [
+        Finding(
+            "counts",
+            "warning" if few else "error",
+            f"{count} of the {looked_at} frames looked at cannot be decoded",
+            "; ".join(line.split(";")[0] for line in damage_lines(e for view in damaged for e in view.damaged)),
+            f"restore the files or encode them again; training {then}",
+            tuple(scene.cameras.names[view.camera] for view in damaged),
+        )
+    ]
 
 
 def _rates(scene: Scene, videos: Sequence[Video]) -> list[Finding]:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from msth_taichi.errors import DataError
+from msth_taichi.errors import DataError, FrameError
 from msth_taichi.scene.decoding import usable_cores
 from msth_taichi.scene.scene import Images, Scene
 
@@ -36,12 +36,14 @@ class View:
         grey: (T, H, W) float32 in 0..255, reduced; fewer frames where the file ends early.
         stills: (S, H, W, 3) uint8, larger.
         failure: why decoding stopped; empty where it did not.
+        damaged: frames that training would leave out; the one before stands for each in `grey`, which keeps time.
     """
 
     camera: int
     grey: np.ndarray
     stills: np.ndarray
     failure: str = ""
+    damaged: tuple[FrameError, ...] = ()
 
 
 def read_views(scene: Scene, progress: bool = True) -> list[View]:
@@ -99,9 +101,13 @@ def _of_camera(scene: Scene, camera: int) -> tuple[int, Images] | None:
 
 def _read(camera: int, images: Images) -> View:
     wanted = set(np.linspace(0, len(images) - 1, min(STILLS, len(images))).astype(int).tolist())
-    grey, stills, failure = [], [], ""
+    grey, stills, damaged, failure = [], [], [], ""
     try:
-        for row, frame in enumerate(images.read()):
+        for row, frame in enumerate(images.attempt()):
+            if isinstance(frame, FrameError):
+                damaged.append(frame)
+                grey += grey[-1:]
+                continue
             color = _opaque(frame)
             grey.append(_shrink(color, GREY_WIDTH))
             if row in wanted:
@@ -113,6 +119,7 @@ def _read(camera: int, images: Images) -> View:
         np.stack(grey) if grey else np.zeros((0, 1, 1), np.float32),
         np.stack(stills) if stills else np.zeros((0, 1, 1, 3), np.uint8),
         failure,
+        tuple(damaged),
     )
 
 

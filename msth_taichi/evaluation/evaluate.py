@@ -23,6 +23,7 @@ from msth_taichi.files import write_json, write_text
 from msth_taichi.model.renderer import render_image
 from msth_taichi.rendering.paths import view_rows
 from msth_taichi.rendering.pictures import as_array
+from msth_taichi.scene.damage import without_what_was_left_out
 from msth_taichi.scene.scene import Scene, load_scene
 from msth_taichi.training.run import Run
 
@@ -146,7 +147,7 @@ def page_path(run: Run, split: str | None = None) -> Path:
 
 
 def scene_of(run: Run, data: Path | None = None) -> Scene:
-    """The data set a run was trained on, with its frames.
+    """The data set a run was trained on, with its frames; without those that the training left out as damaged.
 
     Args:
         run: its scene says where the data set was.
@@ -172,7 +173,7 @@ def scene_of(run: Run, data: Path | None = None) -> Scene:
     assert where is not None
     scene = load_scene(where, run.config.data)
     require_same_cameras(scene, saved, run.path)
-    return scene
+    return without_what_was_left_out(scene, saved)
 
 
 def require_same_cameras(scene: Scene, saved: Scene, run: Path) -> None:

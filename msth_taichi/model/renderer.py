@@ -14,6 +14,7 @@ from msth_taichi.model.corrections import Appearances, CameraColors, CameraPoses
 from msth_taichi.model.field import Field, MaskedField, ProposalField
 from msth_taichi.model.mlp import truncated_exp
 from msth_taichi.model.ndc import ndc_distance, ndc_position
+from msth_taichi.model.parts import in_parts
 from msth_taichi.model.rays import Rays, camera_rays
 from msth_taichi.model.space import Space
 from msth_taichi.model.uncertainty import UncertaintyObjective
@@ -300,8 +301,8 @@ def render_image(
     width, height = cameras.size(0)
     pixels = torch.arange(height * width, device=device)
     bounds = model.config.rays
-    parts: dict[str, list[torch.Tensor]] = {"rgb": [], "depth": [], "accumulation": [], "mask": []}
-    for part in pixels.split(chunk or model.config.evaluation.chunk):
+
+    def render(part: torch.Tensor) -> dict[str, torch.Tensor]:
         times = torch.full((len(part),), float(time), device=device)
         rays = model.rays(
             cameras,
@@ -312,8 +313,8 @@ def render_image(
             bounds.near_render or bounds.near,
         )
         out = model(rays, background=model.background(len(part), mode=mode), mode=mode)
-        parts["rgb"].append(out.color.clamp(0, 1))
-        parts["depth"].append(out.depth)
-        parts["accumulation"].append(out.accumulation)
-        parts["mask"].append(out.mask)
-    return {name: torch.cat(values).view(height, width, *values[0].shape[1:]) for name, values in parts.items()}
+        color = out.color.clamp(0, 1)
+        return {"rgb": color, "depth": out.depth, "accumulation": out.accumulation, "mask": out.mask}
+
+    parts = in_parts(pixels, chunk or model.config.evaluation.chunk, render)
+    return {name: torch.cat([part[name] for part in parts]).unflatten(0, (height, width)) for name in parts[0]}

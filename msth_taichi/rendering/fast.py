@@ -13,13 +13,14 @@ Letters: N rays, P samples of a proposal, S samples of the field, M samples that
 
 import copy
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 
 from msth_taichi.model.field import ProposalField
 from msth_taichi.model.ndc import ndc_distance
+from msth_taichi.model.parts import in_parts
 from msth_taichi.model.rays import Rays
 from msth_taichi.model.renderer import Mode, RadianceField
 from msth_taichi.ops.lookups import (
@@ -105,7 +106,9 @@ class FastRenderer:
         width, height = cameras.size(index)
         camera = cameras.select([index]).to(self.device)
         pixels = curve(width, height, self.device)
-        parts = [self.rays(self.camera_rays(camera, part, time), time, mode=mode) for part in self.parts(pixels)]
+        parts = in_parts(
+            pixels, self.chunk(), lambda part: self.rays(self.camera_rays(camera, part, time), time, mode=mode)
+        )
         return {
             name: scattered(torch.cat([part[name] for part in parts]), pixels).unflatten(0, (height, width))
             for name in parts[0]
@@ -147,11 +150,6 @@ class FastRenderer:
             "accumulation": 1 - light,
             "mask": seen.mask + light,
         }
-
-    def parts(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Pixels in as few parts as fit into memory, all of nearly the same size: a GPU takes as long for a small one
-        as for one that fills it."""
-        return pixels.chunk(max(1, -(-len(pixels) // self.chunk())))
 
     def chunk(self) -> int:
         """Rays at once: always the same on one device, so that a frame is the same whenever it is rendered."""
@@ -310,31 +308,38 @@ class StillView:
         self._mode: Mode = mode
         self._moving_bits: torch.Tensor | None = None
         self._size = cameras.size(index)
-        camera = cameras.select([index]).to(renderer.device)
+        self._camera = cameras.select([index]).to(renderer.device)
         width, height = self._size
         pixels = torch.arange(width * height, device=renderer.device)
-        rays = [renderer.camera_rays(camera, part, time) for part in renderer.parts(pixels)]
-        self.changing = torch.cat([self._changing(part, threshold) for part in rays])
+        changing = in_parts(
+            pixels,
+            renderer.chunk(),
+            lambda part: self._changing(renderer.camera_rays(self._camera, part, time), threshold),
+        )
+        self.changing = torch.cat(changing)
         """(H*W,) bool, rays that are rendered for each frame."""
         along = curve(width, height, renderer.device)
-        where = along[self.changing[along]]
-        self._again = [(part, renderer.camera_rays(camera, part, time)) for part in renderer.parts(where)]
-        parts = [self._at(part, time) for part in rays]
-        self._first = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        self._again = along[self.changing[along]]
+        self._first = self._at(pixels, time)
 
     @torch.no_grad()
     def image(self, time: float) -> dict[str, torch.Tensor]:
         """The frame at a time, as `FastRenderer.image` gives it."""
         width, height = self._size
         found = {name: values.clone() for name, values in self._first.items()}
-        for pixels, rays in self._again:
-            for name, values in self._at(rays, time).items():
-                found[name][pixels] = values
+        if len(self._again):
+            for name, values in self._at(self._again, time).items():
+                found[name][self._again] = values
         return {name: values.unflatten(0, (height, width)) for name, values in found.items()}
 
-    def _at(self, rays: Rays, time: float) -> dict[str, torch.Tensor]:
-        rays = replace(rays, times=torch.full_like(rays.times, float(time)))
-        return self._renderer.rays(rays, time, mode=self._mode)
+    def _at(self, pixels: torch.Tensor, time: float) -> dict[str, torch.Tensor]:
+        renderer = self._renderer
+
+        def render(part: torch.Tensor) -> dict[str, torch.Tensor]:
+            return renderer.rays(renderer.camera_rays(self._camera, part, time), time, mode=self._mode)
+
+        parts = in_parts(pixels, renderer.chunk(), render)
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     @torch.no_grad()
     def _changing(self, rays: Rays, threshold: float) -> torch.Tensor:

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import torch
 
+from msth_taichi.model.parts import in_parts
 from msth_taichi.model.renderer import Mode, RadianceField
 from msth_taichi.model.uncertainty import rendered_uncertainty
 from msth_taichi.ops.rays import generate_rays
@@ -123,11 +124,13 @@ def render_uncertainty(model: RadianceField, cameras: Cameras, index: int, time:
     camera = cameras.select([index]).to(device)
     width, height = camera.size(0)
     near = model.config.rays.near_render or model.config.rays.near
-    parts = []
-    for part in torch.arange(height * width, device=device).split(model.config.evaluation.chunk):
+
+    def render(part: torch.Tensor) -> torch.Tensor:
         times = torch.full((len(part),), float(time), device=device)
         rays = model.rays(camera, torch.zeros_like(part), part // width, part % width, times, near)
         seen = model(rays, background=model.background(len(part))).levels[-1]
         u = field(model.space.on_rays(rays, seen.t_edges))
-        parts.append(rendered_uncertainty(seen.weights, u, field.u_min))
+        return rendered_uncertainty(seen.weights, u, field.u_min)
+
+    parts = in_parts(torch.arange(height * width, device=device), model.config.evaluation.chunk, render)
     return torch.cat(parts).view(height, width)

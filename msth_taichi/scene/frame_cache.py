@@ -18,12 +18,13 @@ import torch
 from filelock import FileLock
 
 from msth_taichi.config import DataConfig
-from msth_taichi.errors import DataError
+from msth_taichi.errors import DataError, FrameError
 from msth_taichi.files import replacing, write_json
+from msth_taichi.scene.damage import Damage
 from msth_taichi.scene.decoding import decode
 from msth_taichi.scene.scene import Images
 
-VERSION = 1
+VERSION = 2
 """Of the layout; raised when older files can no longer be read."""
 
 SUFFIX = ".frames"
@@ -42,8 +43,11 @@ def cache_key(description: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(description).encode()).hexdigest()[:20]
 
 
-def cached_frames(images: Images, sizes: torch.Tensor, config: DataConfig, progress: bool = True) -> Path:
-    """The file with the pixels of all images, one after the other; it is written if it is not there.
+def cached_frames(
+    images: Images, sizes: torch.Tensor, config: DataConfig, progress: bool = True
+) -> tuple[Path, Damage]:
+    """The file with the pixels of all images, one after the other, and what is wrong with those that could not be
+    decoded, whose pixels mean nothing; it is written if it is not there.
 
     Args:
         images: a table of K images.
@@ -60,14 +64,24 @@ def cached_frames(images: Images, sizes: torch.Tensor, config: DataConfig, progr
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):  # another process may be writing the same
-            if not (path.is_file() and path.stat().st_size == total):
-                _write(path, images, starts, total, progress)
+            damage = _damage(path) if path.is_file() and path.stat().st_size == total else None
+            if damage is None:
+                damage = _write(path, images, starts, total, progress)
     except OSError as error:
         raise DataError(f"{path.parent}: {error.strerror or error}; choose another data.cache") from error
-    return path
+    return path, damage
 
 
-def _write(path: Path, images: Images, starts: list[int], total: int, progress: bool) -> None:
+def _damage(path: Path) -> Damage | None:
+    """What was noted beside a file when it was written; None if that is lost, and with it what the pixels are worth."""
+    try:
+        noted = json.loads(path.with_suffix(".json").read_text())["damaged"]
+        return {row: FrameError(message, Path(file), frame) for row, message, file, frame in noted}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(path: Path, images: Images, starts: list[int], total: int, progress: bool) -> Damage:
     with replacing(path) as temporary, temporary.open("wb") as file:
         # a full disk is better met now than after an hour
         if hasattr(os, "posix_fallocate") and total:
@@ -79,8 +93,12 @@ def _write(path: Path, images: Images, starts: list[int], total: int, progress: 
                 done = os.pwrite(file.fileno(), left, place)
                 left, place = left[done:], place + done
 
-        decode(images, write, "caching frames", progress)
-    write_json(path.with_suffix(".json"), {"images": len(images), "bytes": total, "source": images.origin})
+        damage = decode(images, write, "caching frames", progress)
+        noted = [(row, str(error), str(error.file), error.frame) for row, error in damage.items()]
+        # before the file has its name: there is none without its note
+        about = {"images": len(images), "bytes": total, "source": images.origin, "damaged": noted}
+        write_json(path.with_suffix(".json"), about)
+    return damage
 
 
 def caches(folder: Path) -> list[tuple[Path, int, str]]:

@@ -3,7 +3,7 @@
 Letters: K images, H image height, W image width, Ch channels, P pixels of all images, N pixels.
 """
 
-import mmap
+import copy
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +18,10 @@ from tqdm import tqdm
 from msth_taichi.config import DataConfig
 from msth_taichi.errors import DataError
 from msth_taichi.scene.cameras import Cameras
+from msth_taichi.scene.damage import Damage, kept_rows
 from msth_taichi.scene.decoding import decode, usable_cores
 from msth_taichi.scene.frame_cache import cache_folder, cached_frames, free_disk
+from msth_taichi.scene.mapped import MappedFile
 from msth_taichi.scene.scene import Images
 
 Tier = Literal["gpu", "ram", "disk"]
@@ -30,9 +32,6 @@ _RAM_SHARE = 0.7  # of free memory that frames may take: the system's cache of f
 _PIXELS = 8192  # that a thread fetches
 _PAGES = 256  # pixels of a mapped file that it reads at once: the system may map two megabytes around each
 _THREADS = 16
-# a file that takes no more than this share of free memory may be mapped as a whole; of a larger one so many bytes are
-_MAPPED_SHARE = 0.25
-_MAPPED_BYTES = 2e9
 
 
 class FrameStore:
@@ -45,7 +44,8 @@ class FrameStore:
         sizes: (K, 2) int64 width and height of each image, on the host.
         device: where `gather` and `image` put their results.
         tier: what holds the pixels.
-        release: gives back memory that reading a mapped file has taken, where it is much; None where it need not.
+        file: that the pixels are mapped from; None where they are in memory.
+        damage: what is wrong with images that could not be decoded, by row; their pixels mean nothing, see `whole`.
 
     Example:
         >>> scene, cpu = load_scene("synthetic"), torch.device("cpu")
@@ -60,13 +60,26 @@ class FrameStore:
         sizes: torch.Tensor,
         device: torch.device,
         tier: Tier = "ram",
-        release: Callable[[], None] | None = None,
+        file: MappedFile | None = None,
+        damage: Damage | None = None,
     ):
         self.pixels, self.sizes, self.device, self.tier = pixels, sizes, device, tier
-        self._release = release
+        self.damage = damage or {}
+        self._file = file
         counts = sizes.prod(1)
         self._starts = (counts.cumsum(0) - counts).tolist()
         self._start, self._width = torch.tensor(self._starts).to(device), sizes[:, 0].to(device)
+
+    def whole(self) -> "FrameStore":
+        """The same pixels without the images that are damaged: those after one move up."""
+        if not self.damage:
+            return self
+        rows = kept_rows(len(self), self.damage)
+        store = copy.copy(self)
+        store.damage, store.sizes = {}, self.sizes[rows]
+        store._starts = [self._starts[row] for row in rows.tolist()]
+        store._start, store._width = self._start[rows.to(self.device)], self._width[rows.to(self.device)]
+        return store
 
     @staticmethod
     def of(frames: torch.Tensor, device: torch.device) -> "FrameStore":
@@ -93,7 +106,7 @@ class FrameStore:
             config: `gpu_memory`, `ram_memory` and `cache` decide about the tier.
             progress: show bars, and say where frames are kept if that is not the GPU.
         Raises:
-            DataError: a file cannot be decoded, or the frames fit nowhere.
+            DataError: a file or too many frames cannot be decoded, or they fit nowhere.
         """
         sizes, channels = cameras.sizes[images.camera], images.channels
         needed = FrameStore.estimate(images, cameras)
@@ -104,17 +117,17 @@ class FrameStore:
             where = f"; cache {cache_folder(config)}" if tier == "disk" else ""
             tqdm.write(f"frames: {needed / _GB:.1f} GB, kept {PLACES[tier]}{where}")
         if tier == "disk":
-            path = cached_frames(images, sizes, config, progress)
-            pixels, release = _mapped(path, channels)
-            return FrameStore(pixels, sizes, device, tier, release)
+            path, damage = cached_frames(images, sizes, config, progress)
+            file = MappedFile(path, _free_memory())
+            return FrameStore(file.bytes.view(-1, channels), sizes, device, tier, file, damage)
         pixels = torch.empty(int(counts.sum()), channels, dtype=torch.uint8, device=device if tier == "gpu" else "cpu")
 
         def keep(row: int, frame: np.ndarray) -> None:
             part = torch.from_numpy(np.ascontiguousarray(frame)).view(-1, channels)
             pixels[starts[row] : starts[row] + len(part)].copy_(part)
 
-        decode(images, keep, "frames", progress)
-        return FrameStore(pixels, sizes, device, tier)
+        damage = decode(images, keep, "frames", progress)
+        return FrameStore(pixels, sizes, device, tier, damage=damage)
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -160,18 +173,20 @@ class FrameStore:
             if ready:
                 ready.synchronize()
             last = min(first + _PIXELS, len(wanted))
-            step = _PAGES if self._release else _PIXELS
+            step = _PAGES if self._file and self._file.large else _PIXELS
             for start in range(first, last, step):
                 part = slice(start, min(start + step, last))
                 torch.index_select(self.pixels, 0, wanted[part], out=colors[part])
-                if self._release:
-                    self._release()
+                if self._file:
+                    self._file.release()
 
         parts = [_pool().submit(fetch, first) for first in range(0, len(index), _PIXELS)]
 
         def collect() -> torch.Tensor:
             for part in parts:
                 part.result()
+            if self._file:
+                self._file.require()
             found = torch.empty(colors.shape, device=self.device)
             found[order] = colors.to(self.device, non_blocking=True).float() / 255
             return found
@@ -183,8 +198,9 @@ class FrameStore:
         width, height = self.sizes[k].tolist()
         part = self.pixels[self._starts[k] : self._starts[k] + width * height]
         frame = part.view(height, width, -1).to(self.device, copy=self.tier == "disk")
-        if self._release:
-            self._release()
+        if self._file:
+            self._file.release()
+            self._file.require()
         return frame
 
     def image(self, k: int) -> torch.Tensor:
@@ -217,33 +233,9 @@ def choose_tier(needed: float, device: torch.device, config: DataConfig) -> Tier
     )
 
 
-def _mapped(path: Path, channels: int) -> tuple[torch.Tensor, Callable[[], None] | None]:
-    """(P, Ch) pixels of a file, and what gives their memory back."""
-    with path.open("rb") as file:
-        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    if hasattr(mmap, "MADV_RANDOM"):
-        mapping.madvise(mmap.MADV_RANDOM)
-
-    def release() -> None:
-        # they stay in the system's cache of files, where they count for nobody
-        if hasattr(mmap, "MADV_DONTNEED") and _shared_memory() > _MAPPED_BYTES:
-            mapping.madvise(mmap.MADV_DONTNEED)
-
-    pixels = torch.from_numpy(np.frombuffer(mapping, np.uint8).reshape(-1, channels))
-    return pixels, None if len(mapping) <= _MAPPED_SHARE * _free_memory() else release
-
-
 @cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(usable_cores(), _THREADS), "pixels")
-
-
-def _shared_memory() -> float:
-    """Bytes of files that this process has mapped; 0 where the system does not say."""
-    try:
-        return float(Path("/proc/self/statm").read_text().split()[2]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
-        return 0.0
 
 
 def _free_gpu_memory(device: torch.device) -> float:

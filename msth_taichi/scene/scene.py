@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from msth_taichi.config import Config, DataConfig
-from msth_taichi.errors import ConfigError, DataError
+from msth_taichi.errors import ConfigError, DataError, FrameError
 from msth_taichi.scene.cameras import Cameras
 from msth_taichi.scene.normalize import SceneTransform
 
@@ -35,8 +35,9 @@ class FrameSource(Protocol):
         """Plain values that change when the frames do."""
         ...
 
-    def read(self, keys: np.ndarray) -> Iterator[np.ndarray]:
-        """Frames (H, W, channels) uint8 in the order of `keys`; DataError names a file that fails."""
+    def read(self, keys: np.ndarray) -> Iterator[np.ndarray | FrameError]:
+        """Frames (H, W, channels) uint8 in the order of `keys`, or what is wrong with one alone; DataError names a
+        file that fails."""
         ...
 
     def parts(self, keys: np.ndarray) -> list[np.ndarray]:
@@ -108,7 +109,18 @@ class Images:
         return [self.keys.tolist(), *self._source().fingerprint()]
 
     def read(self) -> Iterator[np.ndarray]:
-        """Frames (H, W, channels) uint8, in the order of the table."""
+        """Frames (H, W, channels) uint8, in the order of the table.
+
+        Raises:
+            DataError: one cannot be decoded.
+        """
+        for frame in self.attempt():
+            if isinstance(frame, FrameError):
+                raise frame
+            yield frame
+
+    def attempt(self) -> Iterator[np.ndarray | FrameError]:
+        """As `read`, with what is wrong in place of a frame that cannot be decoded while others can."""
         return self._source().read(self.keys)
 
     def parts(self) -> list[np.ndarray]:

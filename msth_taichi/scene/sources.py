@@ -13,13 +13,13 @@ import av
 import numpy as np
 from PIL import Image
 
-from msth_taichi.errors import DataError
+from msth_taichi.errors import DataError, FrameError
+from msth_taichi.scene.videos import CONTAINERS, unreadable, video_frames
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
-# by content, whatever the name: of other kinds some are programs (EPS), and some lists of other files (concat, HLS)
-_CONTAINERS = {"format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts", "protocol_whitelist": "file"}
+# by content, whatever the name: of other kinds some are programs (EPS)
 _PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 # pillow's names of 8-bit pixels, with the channels that they become
 _CHANNELS = {**dict.fromkeys(("L", "P", "RGB", "YCbCr", "CMYK"), 3), **dict.fromkeys(("LA", "PA", "RGBA"), 4)}
@@ -29,6 +29,7 @@ _GREY = ("L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _DEPTH_PICTURES = ("PNG", "TIFF")
 _ASPECT_TOLERANCE = 0.01
 
+_END = object()
 _TOGETHER = 8  # images that a thread reads before it looks for more
 
 
@@ -54,7 +55,7 @@ def probe_image(path: Path) -> FileInfo:
         with Image.open(path, formats=_PICTURES) as image:
             (width, height), mode = image.size, image.mode
     except Exception as error:  # decoders raise errors of many kinds
-        raise _unreadable(path, "image", error) from error
+        raise unreadable(path, "image", error) from error
     if mode not in _CHANNELS:
         raise DataError(f"{path}: pixels of kind {mode}; convert it to 8-bit RGB or RGBA")
     return FileInfo(width, height, _CHANNELS[mode])
@@ -71,14 +72,14 @@ def probe_video(path: Path) -> FileInfo:
     _require(path)
     frames, decoded = 0, False
     try:
-        with av.open(str(path), container_options=_CONTAINERS) as container:
+        with av.open(str(path), container_options=CONTAINERS) as container:
             stream = container.streams.video[0]
             for packet in container.demux(stream):
-                frames += packet.size > 0  # the last packet is empty: it flushes the decoder
+                frames += packet.size > 0 and not packet.is_discard  # the last packet is empty: it flushes the decoder
                 decoded = decoded or len(packet.decode()) > 0
             info = FileInfo(stream.width, stream.height, 3, frames, float(stream.average_rate or 0))
     except Exception as error:  # decoders raise errors of many kinds
-        raise _unreadable(path, "video", error) from error
+        raise unreadable(path, "video", error) from error
     if not decoded:
         raise DataError(f"{path}: no frame can be decoded; restore the file or encode it again")
     return info
@@ -102,29 +103,32 @@ class VideoSource:
     channels: int = 3
     masked: bool = False
 
-    def read(self, keys: np.ndarray) -> Iterator[np.ndarray]:
+    def read(self, keys: np.ndarray) -> Iterator[np.ndarray | FrameError]:
         """Frames (H, W, 3) uint8 in the order of `keys`; a step back in time opens the video again."""
-        video, frame, frames, array = -1, -1, iter(()), np.empty(0)
+        video, frame, frames, found = -1, -1, iter(()), None
         for key in keys.tolist():
             wanted_video, wanted_frame = divmod(key, self.num_frames)
             if (wanted_video, wanted_frame) == (video, frame):  # of a camera slower than the scene
-                yield array
+                assert found is not None
+                yield found
                 continue
             if wanted_video != video or wanted_frame < frame:
                 video, frame = wanted_video, -1
-                frames = _video_frames(self.files[video])
+                frames = video_frames(self.files[video])
             path = self.files[video]
-            found = next(itertools.islice(frames, wanted_frame - frame - 1, None), None)
-            if found is None:
+            picture = next(itertools.islice(frames, wanted_frame - frame - 1, None), _END)
+            if picture is _END:
                 raise DataError(
                     f"{path}: ends before frame {wanted_frame}, which is asked for; "
                     "use a lower data.num_frames or restore the video"
                 )
-            if found.is_corrupt:  # the decoder has made up what it could not read
-                raise DataError(f"{path}: frame {wanted_frame} is damaged; restore the file or encode it again")
             frame = wanted_frame
-            array = shrink(_sized(path, found.to_ndarray(format="rgb24"), self.sizes[video]), self.downscale)
-            yield array
+            if isinstance(picture, av.VideoFrame):
+                found = shrink(_sized(path, picture.to_ndarray(format="rgb24"), self.sizes[video]), self.downscale)
+            else:
+                message = f"{path}: frame {frame} is damaged; restore the file or encode it again"
+                found = FrameError(message, path, frame)
+            yield found
 
     def parts(self, keys: np.ndarray) -> list[np.ndarray]:
         """One for each video."""
@@ -189,7 +193,7 @@ class DepthMap:
                     raise ValueError(f"pixels of kind {image.mode} instead of grey")
                 return np.array(image)
         except Exception as error:  # decoders raise errors of many kinds
-            raise _unreadable(self.file, "depth map", error) from error
+            raise unreadable(self.file, "depth map", error) from error
 
 
 @dataclass(frozen=True)
@@ -222,14 +226,18 @@ class ImageSource:
         """Whether the last channel says which pixels count."""
         return any(self.masks)
 
-    def read(self, keys: np.ndarray) -> Iterator[np.ndarray]:
+    def read(self, keys: np.ndarray) -> Iterator[np.ndarray | FrameError]:
         """Frames (H, W, channels) uint8 in the order of `keys`."""
-        mode = "RGBA" if self.colors == 4 else "RGB"
         for key in keys.tolist():
-            frame = shrink(_sized(self.files[key], _read_image(self.files[key], mode), self.sizes[key]), self.downscale)
-            if self.masked:
-                frame = np.concatenate([frame, self._kept(key, frame)], axis=2)
-            yield frame
+            try:
+                yield self._read(key)
+            except FrameError as error:
+                yield error
+
+    def _read(self, key: int) -> np.ndarray:
+        picture = _read_image(self.files[key], "RGBA" if self.colors == 4 else "RGB")
+        frame = shrink(_sized(self.files[key], picture, self.sizes[key]), self.downscale)
+        return np.concatenate([frame, self._kept(key, frame)], axis=2) if self.masked else frame
 
     def _kept(self, key: int, frame: np.ndarray) -> np.ndarray:
         path = self.masks[key]
@@ -306,23 +314,14 @@ def _fitted(depth: np.ndarray, size: tuple[int, int], factor: int) -> np.ndarray
     return depth[row[:, None], column]
 
 
-def _video_frames(path: Path) -> Iterator[av.VideoFrame]:
-    # PyAV itself: imageio collects all of Python's garbage whenever it closes a video, 0.3 s next to torch
-    try:
-        with av.open(str(path), container_options=_CONTAINERS) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            yield from container.decode(stream)
-    except Exception as error:  # decoders raise errors of many kinds
-        raise _unreadable(path, "video", error) from error
-
-
 def _read_image(path: Path, mode: str) -> np.ndarray:
     try:
         with Image.open(path, formats=_PICTURES) as image:
             return np.array(image.convert(mode))
     except Exception as error:  # decoders raise errors of many kinds
-        raise _unreadable(path, "image", error) from error
+        found = unreadable(path, "image", error)
+        # what the system does not give us is not damaged
+        raise found if getattr(error, "errno", None) else FrameError(str(found), path) from error
 
 
 def _sized(path: Path, array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -340,9 +339,3 @@ def _require(path: Path) -> None:
         raise DataError(f"{path}: cannot be opened ({error.strerror}); correct its name or its permissions") from error
     if not found:
         raise DataError(f"{path}: missing; restore the file or remove its entry from the json")
-
-
-def _unreadable(path: Path, kind: str, error: Any) -> DataError:
-    detail = (str(error).splitlines() or [""])[0]
-    reason = f"{type(error).__name__}: {detail}" if detail else type(error).__name__
-    return DataError(f"{path}: unreadable {kind} ({reason}); restore the file or encode it again")

@@ -103,6 +103,8 @@ def _facts(
     if record:
         facts["training"] = _duration(record["seconds"]["training"])
         facts["device"] = record["device"]
+        if damaged := sum(record.get("damaged_frames", {}).values()):
+            facts["damaged frames, left out"] = str(damaged)
     facts["parameters"] = f"{sum(p.numel() for p in run.model.parameters()) / 1e6:.1f} M"
     boxes = (f"<div><span>{html.escape(k)}</span><b>{html.escape(v)}</b></div>" for k, v in facts.items())
     yield f'<div class="facts">{"".join(boxes)}</div>'

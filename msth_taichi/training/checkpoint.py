@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from msth_taichi.errors import RunError
-from msth_taichi.files import new_folder, unwritable, write_json
+from msth_taichi.files import new_folder, remove_folder, unwritable, write_json
 from msth_taichi.sampling import Sampler
 from msth_taichi.training.grid_adam import GridAdam
 
@@ -117,7 +117,7 @@ def save_checkpoint(
     except SafetensorError as error:  # not an OSError, whatever the system said
         raise unwritable(folder, error) from error
     for old in checkpoint_steps(run)[:-KEPT]:
-        shutil.rmtree(_folder(run, old))
+        remove_folder(_folder(run, old))
     for unfinished in folder.parent.glob(".step-*"):  # of a process that was killed while it saved
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder

@@ -31,6 +31,8 @@ class Record:
     def __init__(self, preset: str | None = None):
         self.preset = preset
         self.seconds = {"start": 0.0, "training": 0.0, "evaluation": 0.0}
+        self.damaged: dict[str, int] = {}
+        """Frames of each split that could not be decoded and were left out."""
         self._peak: int | None = None
         self._since = time.perf_counter()
 
@@ -58,6 +60,7 @@ class Record:
             "versions": {**versions(), "python": platform.python_version(), "cuda": torch.version.cuda},
             "seconds": {part: round(seconds, 2) for part, seconds in self.seconds.items()},
             "peak_gpu_bytes": self._peak,
+            "damaged_frames": self.damaged,
         }
         write_json(run / _FILE, values)
 

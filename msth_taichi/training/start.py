@@ -10,6 +10,7 @@ from msth_taichi.errors import ConfigError, RunError
 from msth_taichi.evaluation.evaluate import evaluate, page_path, require_same_cameras
 from msth_taichi.kernels import runtime
 from msth_taichi.rendering.paths import view_rows
+from msth_taichi.scene.damage import warn_of_damage, without_damage
 from msth_taichi.scene.decoding import decode
 from msth_taichi.scene.scene import Scene, load_scene
 from msth_taichi.tracking.evaluation import show_evaluation
@@ -85,7 +86,7 @@ def start_training(
     if resume:
         require_same_cameras(scene, read_scene(output), output)
     if leads:
-        _check_held_out(scene)
+        scene = _check_held_out(scene, record)
 
     def compare(run: Run) -> None:
         show_evaluation(visualizers, run, evaluate(run, scene))
@@ -139,10 +140,15 @@ def _require_writable(output: Path) -> None:
         raise RunError(f"{output}: {parent} is not a folder that can be written to; choose another --output")
 
 
-def _check_held_out(scene: Scene) -> None:
-    """Decode the frames that training does not read: a damaged one is better found now than by the evaluation."""
+def _check_held_out(scene: Scene, record: Record) -> Scene:
+    """Decode the frames that training does not read, and leave out damaged ones: they are better found now than by
+    the evaluation."""
     if scene.path is None:
-        return
+        return scene
     for split, images in scene.splits.items():
         if split != "train":
-            decode(images, lambda row, frame: None, f"checking {split}")
+            damage = decode(images, lambda row, frame: None, f"checking {split}")
+            warn_of_damage(damage)
+            record.damaged[split] = len(damage)
+            scene = without_damage(scene, split, damage)
+    return scene

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,12 +23,13 @@ from tqdm import tqdm
 
 import msth_taichi
 from msth_taichi.config import Config, dump_config
-from msth_taichi.errors import ConfigError, DivergenceError
+from msth_taichi.errors import ConfigError, DataError, DivergenceError, RunError
 from msth_taichi.files import unwritable, write_text
 from msth_taichi.kernels import runtime
 from msth_taichi.model.losses import losses, masked_fields
 from msth_taichi.model.renderer import anneal_exponent
 from msth_taichi.sampling import make_sampler, require_suited
+from msth_taichi.scene.damage import warn_of_damage, without_damage
 from msth_taichi.scene.depths import DepthStore
 from msth_taichi.scene.frames import FrameStore
 from msth_taichi.scene.scene import Scene
@@ -107,7 +108,7 @@ def train(
     if team.leads:
         if not resume and path.exists():
             shutil.rmtree(path)
-        write_run(path, config, scene)  # on resuming too: training.steps and the place of the data may be new
+        write_run(path, config, trainer.scene)  # on resuming too: training.steps and the place of the data may be new
         trainer.visualizers.open(path)
         trainer.visualizers.text("config", dump_config(config, msth_taichi.__version__))
     trainer.run(on_evaluation)
@@ -140,11 +141,14 @@ class Trainer:
         record: Record | None = None,
         team: Team | None = None,
     ):
-        self.scene, self.config, self.path, self.device = scene, config, path, device
+        self.config, self.path, self.device = config, path, device
         self.progress, self.team = progress, team or Team()
         self.visualizers = Visualizers() if visualizers is None else visualizers
         self.record = Record() if record is None else record
         settings = config.training
+        # before the model, whose cameras are those of frames that are there
+        scene, self.store = self._frames(scene)
+        self.scene = scene
         compute = compute_dtype(config, device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
@@ -154,7 +158,6 @@ class Trainer:
         self.generator = torch.Generator(device).manual_seed(settings.seed)
         self.state = State()
         self.images = scene.images("train")
-        self.store = FrameStore.from_images(self.images, scene.cameras, device, config.data, progress=progress)
         self.sampler = make_sampler(
             scene, self.store, config.sampler, device, self.generator, data=config.data, progress=progress
         )
@@ -178,6 +181,15 @@ class Trainer:
         self._parts = 1
         # of the last step: errors, targets, background and what counts, for the log to look at
         self._seen: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None] | None = None
+
+    def _frames(self, scene: Scene) -> tuple[Scene, FrameStore]:
+        """The frames to train on, and the scene without those that are damaged."""
+        images = scene.images("train")
+        store = FrameStore.from_images(images, scene.cameras, self.device, self.config.data, self.progress)
+        if self.team.leads:
+            warn_of_damage(store.damage)
+        self.record.damaged["train"] = len(store.damage)
+        return without_damage(scene, "train", store.damage), store.whole()
 
     def restore(self) -> None:
         """Continue where the last checkpoint of the run folder stands."""
@@ -205,7 +217,7 @@ class Trainer:
             unit="step",
             disable=not self.progress,
         )
-        with bar, stop_on_signal() as stopping:
+        with bar, self._kept_on_failure(), stop_on_signal() as stopping:
             while self.state.step < settings.steps and not self._stops(stopping):
                 terms = self.step()
                 step = self.state.step
@@ -232,6 +244,20 @@ class Trainer:
                 self._save()
         self.record.lap("training")
         self._write_record()
+
+    @contextmanager
+    def _kept_on_failure(self) -> Iterator[None]:
+        """Data that vanish within the block cost no step that was done, if the run folder can still be written."""
+        try:
+            yield
+        except DataError as error:
+            # several processes cannot agree on a checkpoint any more: some of them may be waiting in a step
+            if self.team.size == 1 and self.state.step not in checkpoint_steps(self.path):
+                with suppress(RunError):
+                    self._save()
+            steps = checkpoint_steps(self.path)
+            rest = f"; continue from step {steps[-1]} with --resume" if steps else ""
+            raise DataError(f"{error}{rest}") from error
 
     def step(self) -> dict[str, torch.Tensor]:
         """One step of optimisation; returns the loss terms, still on the device.

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from msth_taichi.model.parts import in_parts
 from msth_taichi.model.rays import Rays
 from msth_taichi.model.renderer import Mode
 from msth_taichi.rendering.fast import FastRenderer
@@ -91,15 +92,17 @@ class _View(View):
         width, height = self.cameras.size(0)
         camera = self.cameras.to(renderer.device)
         chunk = renderer.chunk() if renderer.device.type == "cuda" else _CHUNK_CPU
-        parts = []
-        for pixels in torch.arange(height * width, device=renderer.device).split(chunk):
+
+        def render(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
             if not self._wanted():
                 raise Outdated
             rays, behind = renderer.camera_rays(camera, pixels, self.time), None
             if self._crop is not None and rays.ndc is None:
                 rays = cropped(rays, self._crop, self.run.scene.transform)
                 behind = torch.zeros_like(rays.origins)
-            parts.append(renderer.rays(rays, self.time, mode=mode, behind=behind))
+            return renderer.rays(rays, self.time, mode=mode, behind=behind)
+
+        parts = in_parts(torch.arange(height * width, device=renderer.device), chunk, render)
         return {name: torch.cat([part[name] for part in parts]).unflatten(0, (height, width)) for name in parts[0]}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from msth_taichi.errors import DataError
+from msth_taichi.errors import DataError, FrameError
 from msth_taichi.scene.sources import FileInfo, ImageSource, VideoSource, probe_image, probe_video, shrink
 from tests.scene.rig import write_video
 
@@ -72,7 +72,8 @@ def test_a_program_that_is_called_a_picture_is_not_run(tmp_path, monkeypatch):
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 4\n%%EndComments\nshowpage\n%%EOF\n")
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("something was run"))
     assert "a.png" in refused(lambda: probe_image(path))
-    assert "a.png" in refused(lambda: list(ImageSource((path,), ((5, 4),), 3).read(np.array([0]))))
+    (found,) = ImageSource((path,), ((5, 4),), 3).read(np.array([0]))
+    assert isinstance(found, FrameError) and "a.png" in str(found)
 
 
 def test_a_list_of_files_that_is_called_a_video_is_not_followed(tmp_path):
@@ -81,7 +82,7 @@ def test_a_list_of_files_that_is_called_a_video_is_not_followed(tmp_path):
     assert "b.mp4" in refused(lambda: probe_video(tmp_path / "b.mp4"))
 
 
-def test_frames_that_the_decoder_made_up_are_refused(tmp_path):
+def test_frames_that_the_decoder_made_up_are_told(tmp_path):
     """It hides damage by what it knows of other frames, and only notes that it did."""
     source = video(tmp_path / "a.mp4")
     data = bytearray((tmp_path / "a.mp4").read_bytes())
@@ -89,14 +90,17 @@ def test_frames_that_the_decoder_made_up_are_refused(tmp_path):
     data[middle : middle + 100] = bytes(100)
     (tmp_path / "a.mp4").write_bytes(data)
     assert probe_video(tmp_path / "a.mp4").frames == 4
-    assert "frame 2 is damaged; restore" in refused(lambda: list(source.read(np.arange(4))))
+    *whole, damaged, after = source.read(np.arange(4))
+    assert all(np.array_equal(frame, np.roll(NOISE, t)) for t, frame in enumerate(whole)) and len(whole) == 2
+    assert isinstance(damaged, FrameError) and "frame 2 is damaged; restore" in str(damaged) and damaged.frame == 2
+    assert isinstance(after, FrameError), "it is made from the one before"
 
 
 def test_a_frame_that_is_asked_for_again_is_not_decoded_again(tmp_path, monkeypatch):
     source = video(tmp_path / "a.mp4")
     opened = []
-    inner = source.read.__globals__["_video_frames"]
-    monkeypatch.setitem(source.read.__globals__, "_video_frames", lambda path: opened.append(path) or inner(path))
+    inner = source.read.__globals__["video_frames"]
+    monkeypatch.setitem(source.read.__globals__, "video_frames", lambda path: opened.append(path) or inner(path))
     frames = list(source.read(np.array([0, 0, 1, 1, 3])))
     assert all((frame == np.roll(NOISE, t)).all() for frame, t in zip(frames, (0, 0, 1, 1, 3), strict=True))
     assert len(opened) == 1
