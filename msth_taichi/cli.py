@@ -114,6 +114,16 @@ def train(
         str,
         typer.Option(help="What shows the training: none, tensorboard, wandb, viewer, or several joined by commas."),
     ] = "none",
+    segment_frames: Annotated[
+        int | None,
+        typer.Option(min=2, help="Cut a longer video into segments of so many frames at most; docs/long_videos.md."),
+    ] = None,
+    parallel_segments: Annotated[
+        bool,
+        typer.Option(
+            "--parallel-segments", help="Under torchrun, share out the segments after the first, not the rays."
+        ),
+    ] = False,
 ) -> None:
     """Train a data set into a run folder; RUN/report.html is the result to look at.
 
@@ -136,6 +146,8 @@ def train(
         resume=resume,
         overwrite=overwrite,
         vis=vis,
+        segment_frames=segment_frames,
+        parallel_segments=parallel_segments,
     )
     if part.index > 0:
         return
