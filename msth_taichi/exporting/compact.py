@@ -61,7 +61,7 @@ def export_compact(
         raise RunError(f"--bits {bits}: unknown; use 16 (float16) or 8")
     if is_chain(run.path):
         raise RunError(
-            f"--to compact: {run.path} has several segments; export them one by one, from {segment_path(run.path, 0)} on"
+            f"--to compact: {run.path} has several segments; export each, from {segment_path(run.path, 0)} on"
         )
     require_output(output, SUFFIX, overwrite)
     split, images = _views(run, data)

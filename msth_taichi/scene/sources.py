@@ -4,8 +4,10 @@ Letters: T frames of a video, H image height, W image width.
 """
 
 import itertools
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ _GREY = ("L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _DEPTH_PICTURES = ("PNG", "TIFF")
 _ASPECT_TOLERANCE = 0.01
 
+_TIMED = ("mov", "matroska")  # the others tell no times of frames that refer to later ones, or guess them
+_NEAR = 60  # frames that are decoded as fast as a later one is found
 _TOGETHER = 8  # images that a thread reads before it looks for more
 
 
@@ -111,8 +115,8 @@ class VideoSource:
                 yield array
                 continue
             if wanted_video != video or wanted_frame < frame:
-                video, frame = wanted_video, -1
-                frames = _video_frames(self.files[video])
+                video, frame = wanted_video, wanted_frame - 1
+                frames = _video_frames(self.files[video], wanted_frame)
             path = self.files[video]
             found = next(itertools.islice(frames, wanted_frame - frame - 1, None), None)
             if found is None:
@@ -306,15 +310,44 @@ def _fitted(depth: np.ndarray, size: tuple[int, int], factor: int) -> np.ndarray
     return depth[row[:, None], column]
 
 
-def _video_frames(path: Path) -> Iterator[av.VideoFrame]:
+def _video_frames(path: Path, first: int) -> Iterator[av.VideoFrame]:
+    """Frames from number `first` on."""
     # PyAV itself: imageio collects all of Python's garbage whenever it closes a video, 0.3 s next to torch
     try:
         with av.open(str(path), container_options=_CONTAINERS) as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
-            yield from container.decode(stream)
+            if first >= _NEAR and (moments := _moments(path, *file_state(path)[1:])) and first < len(moments):
+                container.seek(moments[first], stream=stream)
+                frames = itertools.dropwhile(lambda frame: frame.pts != moments[first], container.decode(stream))
+                found = next(frames, None)
+                if found is not None and not found.is_corrupt:
+                    yield found
+                    yield from frames
+                    return
+                container.seek(0)  # a video whose times are not those of its frames
+            yield from itertools.islice(container.decode(stream), first, None)
     except Exception as error:  # decoders raise errors of many kinds
         raise _unreadable(path, "video", error) from error
+
+
+@lru_cache(maxsize=256)
+def _moments(path: Path, size: int, changed: int) -> array:
+    """When the frames of a video are shown, in their order, from its packets: nothing is decoded. Empty where they
+    do not say, or are not for showing.
+
+    Args:
+        path: of the video.
+        size: of the file, bytes.
+        changed: when it was; with the size, what tells it from an earlier one.
+    """
+    with av.open(str(path), container_options=_CONTAINERS) as container:
+        if not container.format.name.startswith(_TIMED):
+            return array("q")
+        packets = [packet for packet in container.demux(container.streams.video[0]) if packet.size]
+        if any(packet.pts is None or packet.is_discard for packet in packets):
+            return array("q")
+        return array("q", sorted(packet.pts for packet in packets if packet.pts is not None))
 
 
 def _read_image(path: Path, mode: str) -> np.ndarray:

@@ -11,6 +11,7 @@ Letters: T frames.
 
 import json
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +111,7 @@ def cut_frames(times: np.ndarray, most: int, parallel: bool = False) -> Cut:
     after = min(1.0, float(times[-1]) + float(times[-1] - times[0]) / max(total - 1, 1)) if total > 1 else 1.0
     ends = [*times.tolist(), max(after, float(times[-1]))]
     segments = []
-    for first, until in zip(starts, starts[1:], strict=False):
+    for first, until in pairwise(starts):
         until = min(until + overlap, total)
         segments.append(Segment(first, until - first, ends[first], ends[until - 1], ends[until]))
     return Cut(tuple(segments), parallel)

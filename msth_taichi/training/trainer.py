@@ -492,7 +492,7 @@ def stop_on_signal() -> Iterator[threading.Event]:
 
 @torch.no_grad()
 def reopen_masks(model: RadianceField) -> None:
-    """Bring masks back to where a gradient moves them: what stood still before may move now, and the other way round."""
+    """Bring masks back to where gradients move them: what stood still before may move now, and the other way round."""
     for field in model.fields():
         field.encoding.mask_logits.clamp_(-_OPEN, _OPEN)
 
