@@ -13,7 +13,7 @@ from msth_taichi.model.renderer import Mode
 from msth_taichi.rendering.fast import FastRenderer, Shortcuts
 from msth_taichi.scene.scene import Scene
 from msth_taichi.training.checkpoint import checkpoint_steps, shared_parameters
-from msth_taichi.training.run import Moment, Run, blended, load_run, read_config, read_scene, require_last
+from msth_taichi.training.run import Moment, Run, blended, load_run, read_config, read_scene
 from msth_taichi.training.segments import Cut, read_cut, segment_path
 
 _LOADED = 2  # segments: as many as show one moment
@@ -109,7 +109,8 @@ def load_chain(path: Path, step: int | None = None, arch: str = "auto", unfinish
     Raises:
         MsthError: as `load_run`.
     """
-    require_last(path, step)
+    if step is not None:
+        raise RunError(f"--step {step}: {path} has several segments; leave it out, or give {segment_path(path, 0)}")
     config, cut = read_config(path), read_cut(path)
     missing = [k for k in range(len(cut.segments)) if not checkpoint_steps(segment_path(path, k))]
     if missing and not unfinished:

@@ -274,7 +274,7 @@ def read_description(path: Path) -> tuple[Config, Scene]:
 
 
 def run_files(path: Path, step: int | None = None) -> list[Path]:
-    """The files that the images of a run folder or model file depend on.
+    """The files that the images of a run folder or model file depend on; of segments those of the last step.
 
     Raises:
         RunError: no such checkpoint.
@@ -283,17 +283,10 @@ def run_files(path: Path, step: int | None = None) -> list[Path]:
         return [path]
     own = [path / "config.toml", path / "scene.json"]
     if is_chain(path):
-        require_last(path, step)
         count = len(read_cut(path).segments)
         return [*own, path / RECORD, *(file for k in range(count) for file in run_files(segment_path(path, k)))]
     shared = [path / SHARED] if (path / SHARED).is_file() else []
     return [checkpoint_path(path, step) / "model.safetensors", *own, *shared]
-
-
-def require_last(path: Path, step: int | None) -> None:
-    """Raise RunError if a checkpoint is chosen of a run of segments."""
-    if step is not None:
-        raise RunError(f"--step {step}: {path} has several segments; leave it out, or give {segment_path(path, 0)}")
 
 
 def results_folder(path: Path) -> Path:
