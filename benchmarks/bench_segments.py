@@ -64,7 +64,7 @@ FULL = Sizes(
     steps=2000,
     every=10,
 )
-SMALL = Sizes("demo", "synthetic:cameras=4,test_cameras=1,frames=24,width=48,height=36", segment=8, steps=120)
+SMALL = Sizes("demo", "synthetic:cameras=4,test_cameras=1,frames=24,width=32,height=24", segment=8, steps=60)
 
 
 def measure_all(device: torch.device, sizes: Sizes) -> Result:

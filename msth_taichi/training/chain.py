@@ -95,7 +95,9 @@ class ChainRenderer(FastRenderer):
             here = replace(rays, times=torch.full_like(rays.times, at.time))
             return at.run.renderer.rays(here, at.time, mode=mode, behind=behind)
 
-        return blended(self._chain.at(time), seen)
+        moments = self._chain.at(time)
+        self.model = self._chain.model  # else it would hold a segment that is not loaded any more
+        return blended(moments, seen)
 
 
 def load_chain(path: Path, step: int | None = None, arch: str = "auto", unfinished: bool = False) -> Chain:

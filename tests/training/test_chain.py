@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -25,6 +26,8 @@ from msth_taichi.training.run import Run, load_run
 from msth_taichi.training.segments import SHARED, cut_frames, frame_times, read_cut, segment_path
 from msth_taichi.training.team import Team
 from msth_taichi.training.trainer import train
+from msth_taichi.viewer.pictures import render_request
+from msth_taichi.viewer.requests import Request
 from tests.settings import changed
 
 DATA = "synthetic:cameras=3,test_cameras=1,frames=9,width=24,height=18"
@@ -159,6 +162,16 @@ def test_a_video_runs_through_all_segments(chain, tmp_path, options):
     assert len(list(whole[0].iterdir())) == 9
     shown = View(chain, chain.scene.cameras, 3, 0.4).image("full")["rgb"]
     torch.testing.assert_close(shown, rgb(chain, 0.4))
+
+
+def test_a_viewer_shows_all_segments(chain):
+    pose = chain.scene.transform.invert_poses(chain.scene.cameras.camera_to_world[0].double().numpy())
+    renderer = chain.renderer
+    for time in (0.1, 0.45, 0.9):
+        request = Request(pose, 60.0, time, (16, 12), crop=np.array([[-9.0] * 3, [9.0] * 3]))
+        picture, _ = render_request(chain, renderer, request, request.size)
+        other, _ = render_request(chain.segment(int(3 * time)), renderer, request, request.size)
+        assert picture.shape == (12, 16, 3) and np.array_equal(picture, other)
 
 
 def test_images_depend_on_every_segment(long_run, tmp_path):
