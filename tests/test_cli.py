@@ -258,6 +258,8 @@ def test_a_long_video_is_one_run_of_segments(msth, refused, tmp_path):
     assert sorted(folder.name for folder in (run / "segments").iterdir()) == ["000", "001"]
     assert "already exists" in refused(*train)
     assert " 5 " in msth("eval", run, "--arch=cpu")[1].splitlines()[1]
+    assert '<a href="segments/001/report.html">' in (run / "report.html").read_text()
+    assert "3 of 3, each of 2 segments" in msth("info", run)[1]
     assert msth("render", run, "--path=test:0", "--arch=cpu", "--output", tmp_path / "video.mp4")[0] == 0
     assert len(iio.imread(tmp_path / "video.mp4")) == 5
     assert "is a segment" in refused("eval", run / "segments" / "001", "--arch=cpu")

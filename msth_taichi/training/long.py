@@ -77,7 +77,7 @@ def train_segments(
         MsthError: as `train`.
     """
     team = team or Team()
-    require_same_cameras_throughout(scene, cut)
+    require_same_cameras_throughout(scene, cut, config.cameras)
     config = with_bounds(config, scene)
     # segments must agree on bounds, or they could not share a table
     each = config.model_copy(update={"rays": config.rays.model_copy(update={"bounds": "settings"})})

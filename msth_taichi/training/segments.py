@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from msth_taichi.config import CamerasConfig
 from msth_taichi.errors import ConfigError, RunError
 from msth_taichi.files import write_json
 from msth_taichi.scene.scene import Images, Scene
@@ -156,8 +157,10 @@ def _images_of(images: Images, segment: Segment) -> Images:
     return replace(kept, frame=kept.frame - segment.first, time=time.clamp(0, 1).float())
 
 
-def require_same_cameras_throughout(scene: Scene, cut: Cut) -> None:
-    """Raise ConfigError if segments are seen by different cameras, so that they cannot share what is learnt of them."""
+def require_same_cameras_throughout(scene: Scene, cut: Cut, config: CamerasConfig) -> None:
+    """Raise ConfigError if something is learnt of cameras that not all segments are seen by."""
+    if (config.colors, config.poses, config.appearance) == ("none", "none", 0):
+        return
     seen = [part_of(scene, segment).images("train").camera.unique() for segment in cut.segments]
     if any(not torch.equal(seen[0], cameras) for cameras in seen[1:]):
         raise ConfigError(

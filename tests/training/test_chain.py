@@ -1,6 +1,7 @@
 """A long video in segments: what they share, how they are rendered as one, and what goes on where it stopped."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ from msth_taichi.config import Config
 from msth_taichi.errors import ConfigError, RunError
 from msth_taichi.evaluation.evaluate import evaluate, scene_of
 from msth_taichi.exporting.export import export
-from msth_taichi.rendering.fast import FastRenderer
+from msth_taichi.rendering import fast
+from msth_taichi.rendering.fast import FastRenderer, StillView
 from msth_taichi.rendering.paths import make_path
 from msth_taichi.rendering.plan import run_digest
 from msth_taichi.rendering.render import render_path
-from msth_taichi.rendering.view import View
+from msth_taichi.rendering.view import StillViews, View
 from msth_taichi.scene.scene import load_scene
 from msth_taichi.training import chain as chain_module
 from msth_taichi.training.chain import Chain
@@ -154,14 +156,23 @@ def test_a_run_of_segments_is_evaluated_and_exported_as_one(chain, long_run, tmp
     assert load_run(segment_path(long_run, 1)).render("cam00", 0.5)["rgb"].shape == (18, 24, 3)
 
 
-@pytest.mark.parametrize("options", [{}, {"still": 0.9}], ids=["all", "still"])
-def test_a_video_runs_through_all_segments(chain, tmp_path, options):
+def test_a_video_runs_through_all_segments(chain, tmp_path):
     path = make_path(chain.scene, "test:0")
     assert len(path) == 9
-    whole = render_path(chain, path, output=tmp_path / "whole", format="npz", progress=False, **options)
+    whole = render_path(chain, path, output=tmp_path / "whole", format="npz", progress=False)
     assert len(list(whole[0].iterdir())) == 9
     shown = View(chain, chain.scene.cameras, 3, 0.4).image("full")["rgb"]
     torch.testing.assert_close(shown, rgb(chain, 0.4))
+
+
+def test_still_cameras_show_both_segments_of_a_moment(chain, monkeypatch):
+    monkeypatch.setattr(fast, "_CELLS_CPU", 8)
+    path = make_path(chain.scene, "test:0")
+    first, second = chain.cut.segments[:2]
+    time = (second.start + first.last) / 2
+    views = [StillView(chain.segment(k).renderer, path.cameras, 0, 0.0, 0.9) for k in (0, 1)]
+    expected = sum(view.image(s.local(time))["rgb"] for view, s in zip(views, (first, second), strict=True)) / 2
+    torch.testing.assert_close(StillViews(chain, path, 0.9).image(0, time, "full")["rgb"], expected)
 
 
 def test_a_viewer_shows_all_segments(chain):
@@ -170,8 +181,9 @@ def test_a_viewer_shows_all_segments(chain):
     for time in (0.1, 0.45, 0.9):
         request = Request(pose, 60.0, time, (16, 12), crop=np.array([[-9.0] * 3, [9.0] * 3]))
         picture, _ = render_request(chain, renderer, request, request.size)
-        other, _ = render_request(chain.segment(int(3 * time)), renderer, request, request.size)
-        assert picture.shape == (12, 16, 3) and np.array_equal(picture, other)
+        number = int(3 * time)
+        alone, there = chain.segment(number), replace(request, time=chain.cut.segments[number].local(time))
+        assert np.array_equal(picture, render_request(alone, alone.renderer, there, request.size)[0])
 
 
 def test_images_depend_on_every_segment(long_run, tmp_path):
