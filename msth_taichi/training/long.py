@@ -1,7 +1,7 @@
 """Training of a long video: one segment after the other, or the later ones shared out over processes.
 
-The first segment is trained as any run. The others begin with the parameters of a trained one, on a time axis of
-their own; static tables, colours and poses of cameras stay those of the first.
+The first segment is trained as any run. The others begin with the parameters of a trained one but its masks, on a time
+axis of their own; static tables, colours and poses of cameras stay those of the first.
 """
 
 import gc

@@ -55,9 +55,6 @@ from msth_taichi.training.schedules import learning_rate, proposals_are_due
 from msth_taichi.training.segments import SHARED
 from msth_taichi.training.team import Team, join
 
-_OPEN = 2.0
-"""Mask logit up to which a mask is far from sure: 12 to 88 % static."""
-
 _FEWEST_RAYS = 128
 """Of a part of a batch: where even these do not fit into memory, something else is wrong."""
 
@@ -230,11 +227,12 @@ class Trainer:
         self.record.resume(self.path)
 
     def begin(self, run: Path) -> None:
-        """Start from the parameters of another run, on a time axis of its own; what segments share stays as it is."""
+        """Start from the parameters of another run but its masks, on a time axis of its own; what segments share stays
+        as it is."""
         load_model(checkpoint_path(run), self.model)
         self._shares = True
         self._be_trained()
-        reopen_masks(self.model)
+        reset_masks(self.model)
 
     def _be_trained(self) -> None:
         """Let all parameters be trained that are this run's own."""
@@ -491,10 +489,10 @@ def stop_on_signal() -> Iterator[threading.Event]:
 
 
 @torch.no_grad()
-def reopen_masks(model: RadianceField) -> None:
-    """Bring masks back to where gradients move them: what stood still before may move now, and the other way round."""
-    for field in model.fields():
-        field.encoding.mask_logits.clamp_(-_OPEN, _OPEN)
+def reset_masks(model: RadianceField) -> None:
+    """Let all masks begin anew: one that is sure that a place stands still hardly learns that it does not any more."""
+    for field, config in zip(model.fields(), (model.config.field, *model.config.proposals), strict=True):
+        field.encoding.mask_logits.fill_(config.mask_init)
 
 
 def _check_transparency(scene: Scene, config: Config) -> None:

@@ -27,7 +27,7 @@ from msth_taichi.training.long import train_segments
 from msth_taichi.training.run import Run, load_run
 from msth_taichi.training.segments import SHARED, cut_frames, frame_times, read_cut, segment_path
 from msth_taichi.training.team import Team
-from msth_taichi.training.trainer import train
+from msth_taichi.training.trainer import Trainer, train
 from msth_taichi.viewer.pictures import render_request
 from msth_taichi.viewer.requests import Request
 from tests.settings import changed
@@ -99,6 +99,19 @@ def test_segments_share_what_the_first_one_learnt(long_run):
         assert all(not torch.equal(own[name], first[name]) for name in own if name.startswith("field."))
         moments = load_file(segment_path(long_run, number) / "checkpoints" / "step-00000006" / "optimizer.safetensors")
         assert not any(name.partition("/")[2] in shared for name in moments)
+
+
+def test_a_segment_begins_where_another_ended_but_for_its_masks(long_config, long_run, tmp_path):
+    """And only what is its own is trained, after an evaluation too."""
+    trainer = Trainer(load_scene(DATA), long_config, tmp_path, torch.device("cpu"), progress=False)
+    trainer.begin(segment_path(long_run, 0))
+    shared, first = load_file(long_run / SHARED), parameters(segment_path(long_run, 0))
+    for name, parameter in trainer.model.named_parameters():
+        if name.endswith("mask_logits"):
+            assert (parameter == long_config.field.mask_init).all() and not torch.equal(parameter, first[name])
+        else:
+            assert torch.equal(parameter, first[name]), name
+        assert parameter.requires_grad == (name not in shared)
 
 
 def test_each_moment_is_rendered_by_the_segments_that_know_it(chain, long_run):
