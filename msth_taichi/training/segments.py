@@ -28,7 +28,8 @@ SHARED = "shared.safetensors"
 OVERLAP = 1 / 20
 """Of the frames of a segment: those it shares with the next one. Fewer show as a jump, more cost two renders each."""
 
-_LEAST_OVERLAP = 2  # frames: the first is the one segment's alone, the last the other's
+_SMOOTH = 8  # frames over which a change of fields does not show as a jump; half of a segment where that is less
+_LEAST = 2  # frames: of those that two share, the first is the one's alone, the last the other's
 
 
 @dataclass(frozen=True)
@@ -102,11 +103,11 @@ def cut_frames(times: np.ndarray, most: int, parallel: bool = False) -> Cut:
         >>> [(s.first, s.frames) for s in cut_frames(np.arange(1200) / 1200, most=300).segments]
         [(0, 315), (300, 315), (600, 315), (900, 300)]
     """
-    if most < _LEAST_OVERLAP:
-        raise ConfigError(f"--segment-frames {most}: out of range; use {_LEAST_OVERLAP} or more, such as 300")
+    if most < _LEAST:
+        raise ConfigError(f"--segment-frames {most}: out of range; use {_LEAST} or more, such as 300")
     total = len(times)
     count = max(-(-total // most), 1)
-    overlap = max(_LEAST_OVERLAP, round(OVERLAP * most))
+    overlap = max(_LEAST, min(_SMOOTH, most // 2), round(OVERLAP * most))
     starts = [round(k * total / count) for k in range(count + 1)]
     # what comes after the last frame: so much later as the frames are apart, but no later than 1
     after = min(1.0, float(times[-1]) + float(times[-1] - times[0]) / max(total - 1, 1)) if total > 1 else 1.0
