@@ -120,6 +120,16 @@ def train(
     ] = "none",
     host: ViewerHost = "127.0.0.1",
     port: ViewerPort = 8080,
+    segment_frames: Annotated[
+        int | None,
+        typer.Option(min=2, help="Cut a longer video into segments of so many frames at most; docs/long_videos.md."),
+    ] = None,
+    parallel_segments: Annotated[
+        bool,
+        typer.Option(
+            "--parallel-segments", help="Under torchrun, share out the segments after the first, not the rays."
+        ),
+    ] = False,
 ) -> None:
     """Train a data set into a run folder; RUN/report.html is the result to look at.
 
@@ -143,6 +153,8 @@ def train(
         overwrite=overwrite,
         vis=vis,
         viewer_address=(host, port),
+        segment_frames=segment_frames,
+        parallel_segments=parallel_segments,
     )
     if part.index > 0:
         return

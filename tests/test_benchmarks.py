@@ -447,6 +447,19 @@ def test_rendering(device):
     assert [cell[0] for cell in table_rows(page)[1 : len(rows) + 1]] == list(rows)
 
 
+def test_segments(device):
+    """Segments cover the frames once, each has both models' numbers, and seams are told apart from insides."""
+    bench = module("bench_segments")
+    scene = "synthetic:cameras=3,test_cameras=1,frames=6,width=16,height=12"
+    result = bench.measure_all(device, bench.Sizes("demo", scene, segment=3, steps=3, settings=SETTINGS))
+    assert [(row["first"], row["frames"]) for row in result["rows"]] == [(0, 3), (3, 3)] and result["overlap"] == 2
+    values = [value for row in result["rows"] for name, value in row.items() if name.startswith(("psnr", "chain"))]
+    assert all(math.isfinite(value) and value > 0 for value in values)
+    assert set(result["seams"]) == {"seam_chain", "inside_chain", "cut_chain", "seam_truth", "inside_truth"}
+    cells = table_rows(bench.page({"stamp": STAMP, **result}))
+    assert [row[0] for row in cells[1:3]] == ["0 to 2", "3 to 5"] and len(cells) == 2 + 2 + 5
+
+
 def test_team_page():
     bench = module("bench_team")
     row = {"rays_per_process": 8, "step_ms": 2.0, "same_parameters": True, "stamp": STAMP}

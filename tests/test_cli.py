@@ -246,6 +246,35 @@ def test_an_existing_run_stays_as_it_was(verb, refused, tiny_run_copy):
     assert tree(tiny_run_copy) == before
 
 
+def test_a_long_video_is_one_run_of_segments(msth, refused, tmp_path):
+    """As long as it is trained, looked at and resumed; and what does not go with it is refused."""
+    data, run = "synthetic:cameras=2,test_cameras=1,frames=5,width=16,height=12", tmp_path / "run"
+    train = ("train", data, "--preset=demo", "--steps=3", "--output", run, "--arch=cpu", *TINY)
+    assert "--segment-frames" in refused(*train, "--segment-frames=1")
+    assert "give --segment-frames too" in refused(*train, "--parallel-segments")
+    assert not run.exists()
+    status, out, _ = msth(*train, "--segment-frames=3")
+    assert status == 0 and f"{run}: 3 steps; next: msth eval {run}" in out
+    assert sorted(folder.name for folder in (run / "segments").iterdir()) == ["000", "001"]
+    assert "already exists" in refused(*train)
+    assert " 5 " in msth("eval", run, "--arch=cpu")[1].splitlines()[1]
+    assert '<a href="segments/001/report.html">' in (run / "report.html").read_text()
+    assert "3 of 3, each of 2 segments" in msth("info", run)[1]
+    assert msth("render", run, "--path=test:0", "--arch=cpu", "--output", tmp_path / "video.mp4")[0] == 0
+    assert len(iio.imread(tmp_path / "video.mp4")) == 5
+    assert "is a segment" in refused("eval", run / "segments" / "001", "--arch=cpu")
+    assert "several segments" in refused("eval", run, "--step=3", "--arch=cpu")
+    resume = ("train", data, "--resume", "--output", run, "--arch=cpu")
+    assert "share what the first one learnt in 3 steps" in refused(*resume, "--steps=4")
+    assert "leave --segment-frames out" in refused(*resume, "--segment-frames=3")
+    assert msth(*resume)[0] == 0
+    shutil.rmtree(run / "segments" / "001")
+    assert "segment 001 of 2 is not trained yet" in refused("eval", run, "--arch=cpu")
+    assert msth(*resume)[0] == 0 and (run / "segments" / "001" / "checkpoints" / "step-00000003").is_dir()
+    assert msth(*train, "--segment-frames=5", "--overwrite")[0] == 0
+    assert not (run / "segments").exists(), "a video of one segment is trained as always"
+
+
 def test_train_eval_render_and_info_agree(msth, tmp_path, monkeypatch):
     for extra in ("tensorboard", "wandb", "viser"):  # none of them may be needed
         monkeypatch.setitem(sys.modules, extra, None)

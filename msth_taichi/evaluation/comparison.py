@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from msth_taichi.model.renderer import render_image
 from msth_taichi.rendering.paths import view_rows
 from msth_taichi.rendering.pictures import DepthRange, as_array, depth_picture, depth_range
 from msth_taichi.rendering.writers import mosaic, save_image, write_video
 from msth_taichi.scene.scene import Scene
-from msth_taichi.training.run import Run
+from msth_taichi.training.run import Run, run_image
 
 Renders = Mapping[tuple[int, float], Mapping[str, torch.Tensor]]
 
@@ -87,7 +86,7 @@ def write_comparison(
         bar = tqdm(images.read(), total=len(images), desc="comparison", disable=None if progress else True, leave=False)
         for row, frame in enumerate(bar):
             key = int(images.camera[row]), float(images.time[row])
-            image = (renders or {}).get(key) or render_image(run.model, scene.cameras, *key)
+            image = (renders or {}).get(key) or run_image(run, scene.cameras, *key)
             limits = limits or depth_range(image)
             target = target_image(frame, run.config.rays.behind, image["rgb"], images.masked)
             panels = comparison_panels(image, target, limits)

@@ -20,12 +20,13 @@ from msth_taichi.evaluation.protocol import protocol_of
 from msth_taichi.evaluation.surfaces import MASK_BINS, MaskScores, depth_errors, mask_histogram, surface_mask
 from msth_taichi.evaluation.views import ViewScores
 from msth_taichi.files import write_json, write_text
-from msth_taichi.model.renderer import render_image
 from msth_taichi.rendering.paths import view_rows
 from msth_taichi.rendering.pictures import as_array
+from msth_taichi.scene.cameras import Cameras
 from msth_taichi.scene.damage import without_what_was_left_out
 from msth_taichi.scene.scene import Scene, load_scene
-from msth_taichi.training.run import Run
+from msth_taichi.training.run import Moment, Run, blended, run_image
+from msth_taichi.training.segments import chain_of
 
 
 def evaluate(
@@ -79,7 +80,7 @@ def evaluate(
     perceptual, without_lpips = _perceptual(device) if lpips else (None, None)
 
     def render(row: int) -> dict[str, torch.Tensor]:
-        return render_image(run.model, scene.cameras, int(chosen.camera[row]), float(chosen.time[row]))
+        return run_image(run, scene.cameras, int(chosen.camera[row]), float(chosen.time[row]))
 
     background, masked = run.config.rays.behind, chosen.masked
     views: dict[str, dict[str, Any]] = {}
@@ -109,7 +110,7 @@ def evaluate(
                 if truth is not None:
                     exact = chosen.depth(row)
                     scores |= depth_errors(output["depth"], exact)
-                    at_surface = surface_mask(run.model, scene.cameras, camera, exact, time)
+                    at_surface = _surface_mask(run, scene.cameras, camera, exact, time)
                     truth.add(at_surface, output["mask"], chosen.moving(row))
                 gallery.look(scores, output, frame)
             gallery.end_view()
@@ -155,6 +156,8 @@ def scene_of(run: Run, data: Path | None = None) -> Scene:
     Raises:
         DataError: not there, or another data set.
     """
+    if (chain := chain_of(run.path)) is not None:
+        raise DataError(f"{run.path}: is a segment, whose frames are not those of a data set; give the run {chain}")
     saved = run.scene
     if saved.format == "synthetic" and data is None:
         counts = {split: len(torch.unique(saved.images(split).camera)) for split in saved.splits}
@@ -191,6 +194,13 @@ def require_same_cameras(scene: Scene, saved: Scene, run: Path) -> None:
         raise DataError(
             f"{scene.path or scene.name}: its cameras are not those of {run}; give the data set the run was trained on"
         )
+
+
+def _surface_mask(run: Run, cameras: Cameras, camera: int, exact: np.ndarray, time: float) -> torch.Tensor:
+    def mask(at: Moment) -> dict[str, torch.Tensor]:
+        return {"mask": surface_mask(at.run.model, cameras, camera, exact, at.time)}
+
+    return blended(run.at(time), mask)["mask"]
 
 
 def _perceptual(device: torch.device) -> tuple[Perceptual | None, RunError | None]:

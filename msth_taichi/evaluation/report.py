@@ -12,6 +12,7 @@ from msth_taichi.scene.cameras import Cameras
 from msth_taichi.scene.scene import Images, Scene, load_scene
 from msth_taichi.training.record import read_metrics
 from msth_taichi.training.run import Run, load_run
+from msth_taichi.training.segments import is_chain, read_cut
 
 
 def evaluation_lines(result: dict[str, Any]) -> list[str]:
@@ -78,10 +79,11 @@ def run_lines(run: Run) -> list[str]:
     parts = [(name, sum(p.numel() for p in part.parameters())) for name, part in run.model.named_children()]
     total = sum(p.numel() for p in run.model.parameters())
     rows = [(name, f"{count:,}", f"{4 * count / 1e6:.1f} MB") for name, count in [*parts, ("all", total)] if count]
+    segments = f", each of {len(read_cut(run.path).segments)} segments" if is_chain(run.path) else ""
     times = f" x {field.mask_times} times" if field.mask_times > 1 else ""
     lines = [
         f"run      {run.path}",
-        f"step     {run.step} of {config.training.steps}",
+        f"step     {run.step} of {config.training.steps}{segments}",
         *scene_lines(run.scene),
         f"rays     {config.training.rays_per_step} per step, {samples} samples, near {config.rays.near:g}, "
         f"background {config.rays.behind}",

@@ -17,6 +17,7 @@ from msth_taichi.model.renderer import render_image
 from msth_taichi.scene.scene import Images
 from msth_taichi.training.checkpoint import load_parameters
 from msth_taichi.training.run import Run, make_model, ready
+from msth_taichi.training.segments import is_chain, segment_path
 
 VIEWS = 8
 """Views that are rendered with both models."""
@@ -49,7 +50,7 @@ def export_compact(
         their difference: None without pictures. All are means over views, and stand in the file as well but for its
         own size.
     Raises:
-        RunError: unknown bits, or a path that cannot be written.
+        RunError: unknown bits, a run of several segments, or a path that cannot be written.
         DataError: `data` is not the run's data set.
 
     Example:
@@ -58,6 +59,10 @@ def export_compact(
     """
     if bits not in (16, 8):
         raise RunError(f"--bits {bits}: unknown; use 16 (float16) or 8")
+    if is_chain(run.path):
+        raise RunError(
+            f"--to compact: {run.path} has several segments; export each, from {segment_path(run.path, 0)} on"
+        )
     require_output(output, SUFFIX, overwrite)
     split, images = _views(run, data)
     tensors = encode(run.model, bits)

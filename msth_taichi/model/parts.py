@@ -39,9 +39,10 @@ def in_parts(rays: torch.Tensor, size: int, use: Callable[[torch.Tensor], Found]
     global _fits
     found: list[Found] = []
     first, halved = 0, False
+    parts = -(-len(rays) // min(size, _fits))
+    size = -(-len(rays) // max(parts, 1))
     while first < len(rays):
-        left = len(rays) - first
-        part = rays[first : first - (-left // -(-left // min(size, _fits)))]
+        part = rays[first : first + min(size, _fits)]
         try:
             found.append(use(part))
             first += len(part)

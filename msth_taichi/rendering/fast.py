@@ -375,7 +375,9 @@ def with_sure_masks(model: RadianceField, sure: float) -> RadianceField:
     """
     if sure >= 1:
         return model
-    model = copy.deepcopy(model)
+    # what is not trained any more is the same in the copy
+    kept = {id(p): p for name, p in model.named_parameters() if not p.requires_grad and "mask_logits" not in name}
+    model = copy.deepcopy(model, kept)
     limit = torch.logit(torch.tensor(sure, dtype=torch.float64)).item()
     for part in model.fields():
         logits = part.encoding.mask_logits.data

@@ -18,6 +18,7 @@ from msth_taichi.model.uncertainty import U_MIN
 from msth_taichi.rendering.pictures import DepthRange, as_array
 from msth_taichi.rendering.view import View, render_uncertainty
 from msth_taichi.rendering.writers import colorize, to_uint8
+from msth_taichi.training.run import Moment, blended
 
 Picture = Callable[[np.ndarray, DepthRange | None], np.ndarray]
 
@@ -89,7 +90,11 @@ def dynamic(view: View) -> np.ndarray:
 
 def uncertainty(view: View) -> np.ndarray:
     """(H, W); see `render_uncertainty`."""
-    return as_array(render_uncertainty(view.run.model, view.cameras, view.index, view.time))
+
+    def found(at: Moment) -> dict[str, torch.Tensor]:
+        return {"uncertainty": render_uncertainty(at.run.model, view.cameras, view.index, at.time)}
+
+    return as_array(blended(view.run.at(view.time), found)["uncertainty"])
 
 
 def _depth_picture(depth: np.ndarray, limits: DepthRange | None) -> np.ndarray:

@@ -16,7 +16,7 @@ from msth_taichi.rendering.paths import CameraPath
 from msth_taichi.rendering.pictures import DepthRange
 from msth_taichi.rendering.work import WorkFolder, frame_name
 from msth_taichi.rendering.writers import Metadata, mosaic, read_metadata, require_codec
-from msth_taichi.training.checkpoint import checkpoint_path
+from msth_taichi.training.run import run_files
 
 MOSAIC = "mosaic"
 WORK = ".work"
@@ -146,16 +146,13 @@ class Plan:
 
 
 def run_digest(run: Path, step: int | None = None) -> str:
-    """Hash of what a run's images depend on: parameters of a checkpoint, settings, scene; or of a whole model file.
+    """Hash of what a run's images depend on: parameters of checkpoints, settings, scene; or of a whole model file.
 
     Raises:
         RunError: no such checkpoint, or a file that cannot be read.
     """
     digest = hashlib.sha256(msth_taichi.__version__.encode())
-    files = [run]
-    if not run.is_file():
-        files = [checkpoint_path(run, step) / "model.safetensors", run / "config.toml", run / "scene.json"]
-    for file in files:
+    for file in run_files(run, step):
         try:
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())

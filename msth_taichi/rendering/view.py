@@ -4,6 +4,7 @@ Letters: H, W image size; N rays, S samples per ray.
 """
 
 from functools import cached_property
+from pathlib import Path
 
 import torch
 
@@ -14,7 +15,7 @@ from msth_taichi.ops.rays import generate_rays
 from msth_taichi.rendering.fast import StillView
 from msth_taichi.rendering.paths import CameraPath
 from msth_taichi.scene.cameras import Cameras
-from msth_taichi.training.run import Run
+from msth_taichi.training.run import Moment, Run, blended
 
 
 class View:
@@ -82,8 +83,8 @@ class View:
 class StillViews:
     """Cameras of a path that stand still; see `StillView`.
 
-    What does not move is of the first frame that the path has of a camera, so a frame is the same whichever other
-    frames were rendered before.
+    What does not move is of the first frame that the path has of a camera, or the time next to it that a segment of a
+    long video knows, so a frame is the same whichever other frames were rendered before.
 
     Args:
         run: a trained run.
@@ -93,17 +94,22 @@ class StillViews:
 
     def __init__(self, run: Run, path: CameraPath, threshold: float):
         self._run, self._path, self._threshold = run, path, threshold
-        self._views: dict[tuple[int, Mode], StillView] = {}
+        self._views: dict[tuple[int, Path, Mode], StillView] = {}
 
     def image(self, index: int, time: float, mode: Mode) -> dict[str, torch.Tensor]:
         """The frame of a camera at a time; see `StillView.image`."""
-        key = index, mode
+        moments = self._run.at(time)
+        here = {at.run.path for at in moments}
+        # a path shows one camera after the other, and a long video one segment after the other
+        self._views = {key: view for key, view in self._views.items() if key[0] == index and key[1] in here}
+        return blended(moments, lambda at: self._view(at, index, mode).image(at.time))
+
+    def _view(self, at: Moment, index: int, mode: Mode) -> StillView:
+        key = index, at.run.path, mode
         if key not in self._views:
-            if len({index for index, _ in self._views} - {index}):
-                self._views.clear()  # a path shows one camera after the other
-            first = float(self._path.time[(self._path.camera == index).argmax()])
-            self._views[key] = StillView(self._run.renderer, self._path.cameras, index, first, self._threshold, mode)
-        return self._views[key].image(time)
+            first = at.local(float(self._path.time[(self._path.camera == index).argmax()]))
+            self._views[key] = StillView(at.run.renderer, self._path.cameras, index, first, self._threshold, mode)
+        return self._views[key]
 
 
 @torch.no_grad()

@@ -113,8 +113,8 @@ class VideoSource:
                 yield found
                 continue
             if wanted_video != video or wanted_frame < frame:
-                video, frame = wanted_video, -1
-                frames = video_frames(self.files[video])
+                video, frame = wanted_video, wanted_frame - 1
+                frames = video_frames(self.files[video], wanted_frame)
             path = self.files[video]
             picture = next(itertools.islice(frames, wanted_frame - frame - 1, None), _END)
             if picture is _END:

@@ -7,9 +7,9 @@ that is wrong spoils all that are made from it, up to the next key frame.
 
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import islice, repeat
+from itertools import dropwhile, islice, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 from av.error import FFmpegError
@@ -23,31 +23,36 @@ MOST_DAMAGED = 0.5
 CONTAINERS = {"format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts", "protocol_whitelist": "file"}
 
 _HIDING = ("vp8",)  # codecs with packets that are never shown
+_TIMED = ("mov", "matroska", "mpegts")  # the others tell no times of frames that refer to later ones, or guess them
+_SEEKING = _TIMED[:2]
+_NEAR = 60  # frames that are decoded as fast as a later one is found
 _REMEMBERED = 256  # videos
 
 
-def video_frames(path: Path) -> Iterator[av.VideoFrame | None]:
-    """Every frame of a video in the order of time; None in place of one that is damaged.
+def video_frames(path: Path, first: int = 0) -> Iterator[av.VideoFrame | None]:
+    """The frames of a video from number `first` on in the order of time; None in place of one that is damaged.
 
     Raises:
         DataError: the file cannot be read, or most of it is damaged.
     """
     try:
-        times, _ = _packets(path)
-        sound = 0
+        times, _, seeks = _packets(path)
+        start = first if seeks and _NEAR <= first < len(times) else 0
+        sound = start
         try:
-            for number, frame in enumerate(_decoded(path)):
+            for number, frame in enumerate(_decoded(path, times[start] if start else None), start):
                 if number == 0 and frame.pts not in times:
                     times = []  # the decoder counts time in another way
                 if frame.is_corrupt or (times and times[number : number + 1] != [frame.pts]):
                     break
-                yield frame
+                if number >= first:
+                    yield frame
                 sound += 1
         except FFmpegError as error:
             if isinstance(error, OSError) or not times:
                 raise
         if sound < len(times):
-            yield from islice(_sound_frames(path, times), sound, None)
+            yield from islice(_sound_frames(path, times), max(sound, first), None)
     except Exception as error:  # decoders raise errors of many kinds
         raise error if isinstance(error, DataError) else unreadable(path, "video", error) from error
 
@@ -70,7 +75,7 @@ def _sound_frames(path: Path, times: list[int]) -> Iterator[av.VideoFrame | None
 @lru_cache(maxsize=_REMEMBERED)
 def _damaged(path: Path, size: int, changed: int) -> frozenset[int]:
     """Numbers of the frames of a file, of this size and last change, that are damaged."""
-    times, keys = _packets(path)
+    times, keys, _ = _packets(path)
     sound = {frame.pts for frame in _decoded(path, careful=True) if not frame.is_corrupt}
     damaged, spoilt = set(), False
     for number, time in enumerate(times):
@@ -85,34 +90,58 @@ def _damaged(path: Path, size: int, changed: int) -> frozenset[int]:
     return frozenset(damaged)
 
 
-def _packets(path: Path) -> tuple[list[int], set[int]]:
-    """Times at which frames are shown, in order, and those of key frames; none where the file does not say."""
+class _Packets(NamedTuple):
+    """Times at which frames are shown, in order, and those of key frames, none where the file does not say; and
+    whether a frame is found by its time."""
+
+    times: list[int]
+    keys: set[int]
+    seeks: bool
+
+
+def _packets(path: Path) -> _Packets:
+    state = path.stat()
+    return _packets_of(path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _packets_of(path: Path, size: int, changed: int) -> _Packets:
+    """Of a file, of this size and last change; nothing is decoded."""
     with _opened(path) as container:
         stream = container.streams.video[0]
         shown = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
         times = [packet.pts for packet in shown if packet.pts is not None]
         keys = {packet.pts for packet in shown if packet.is_keyframe and packet.pts is not None}
-        if len(set(times)) < len(shown) or stream.codec_context.name in _HIDING:
-            return [], set()
-    return sorted(times), keys
+        timed = container.format.name.startswith(_TIMED) and stream.codec_context.name not in _HIDING
+        if len(set(times)) < len(shown) or not timed:
+            return _Packets([], set(), False)
+        return _Packets(sorted(times), keys, container.format.name.startswith(_SEEKING))
 
 
-def _decoded(path: Path, careful: bool = False) -> Iterator[av.VideoFrame]:
-    """What the decoder gives; `careful` goes on after errors, and with one thread."""
+def _decoded(path: Path, start: int | None = None, careful: bool = False) -> Iterator[av.VideoFrame]:
+    """What the decoder gives, from the frame that is shown at `start` on; `careful` goes on after errors, and with one
+    thread."""
     # PyAV itself: imageio collects all of Python's garbage whenever it closes a video, 0.3 s next to torch
     with _opened(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         if careful:
             stream.codec_context.thread_count = 1
-        for packet in container.demux(stream):
-            try:
-                frames = packet.decode()
-            except FFmpegError:
-                if not careful:
-                    raise
-                continue
-            yield from frames  # type: ignore[misc] of a video stream
+        if start is not None:
+            container.seek(start, stream=stream)
+        frames = _frames(container.demux(stream), careful)
+        yield from frames if start is None else dropwhile(lambda frame: frame.pts != start, frames)
+
+
+def _frames(packets: Iterator[Any], careful: bool) -> Iterator[av.VideoFrame]:
+    for packet in packets:
+        try:
+            frames = packet.decode()
+        except FFmpegError:
+            if not careful:
+                raise
+            continue
+        yield from frames  # type: ignore[misc] of a video stream
 
 
 def _opened(path: Path) -> Any:

@@ -28,6 +28,7 @@ from msth_taichi.pages import page, picture, table
 from msth_taichi.tracking.mask import mask_values
 from msth_taichi.training.record import read_metrics, read_record
 from msth_taichi.training.run import Run
+from msth_taichi.training.segments import is_chain, read_cut, segment_path
 
 _POINTS = 300  # of a curve; what is logged in between is averaged
 _TERM = "loss_"  # how metrics.jsonl names the parts of the loss
@@ -112,6 +113,11 @@ def _facts(
 
 def _curves(run: Run, metrics: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "<h2>Curves</h2>"
+    if is_chain(run.path):
+        folders = (segment_path(Path(), k).as_posix() for k in range(len(read_cut(run.path).segments)))
+        links = ", ".join(f'<a href="{folder}/report.html">{folder}</a>' for folder in folders)
+        yield f"<p>Each segment has a report of its own: {links}.</p>"
+        return
     if not metrics:
         yield "<p>No step was logged.</p>"
         return

@@ -5,6 +5,7 @@ kept. Nothing is pickled: a stranger's run is safe to open.
 """
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -18,9 +19,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from msth_taichi.errors import RunError
-from msth_taichi.files import new_folder, remove_folder, unwritable, write_json
+from msth_taichi.files import new_folder, remove_folder, replacing, unwritable, write_json
 from msth_taichi.sampling import Sampler
 from msth_taichi.training.grid_adam import GridAdam
+from msth_taichi.training.segments import SHARED
 
 KEPT = 2
 
@@ -90,12 +92,13 @@ def save_checkpoint(
     state: State,
     sampler: Sampler | None = None,
 ) -> Path:
-    """Write a checkpoint and drop all but the newest two.
+    """Write a checkpoint and drop all but the newest two; what the run shares with others is not written again.
 
     Raises:
         RunError: the system refuses a write; earlier checkpoints stay.
     """
-    parameters = dict(model.named_parameters())
+    shared = _names(run / SHARED) if (run / SHARED).is_file() else set()
+    parameters = {name: p for name, p in model.named_parameters() if name not in shared}
     moments = {
         f"{key}/{name}": optimizer.state[parameter][key].detach().cpu().clone()
         for name, parameter in parameters.items()
@@ -124,13 +127,51 @@ def save_checkpoint(
 
 
 def load_model(folder: Path, model: nn.Module) -> None:
-    """Copy a checkpoint's parameters into a model.
+    """Copy a checkpoint's parameters into a model, with those that its run shares with others.
 
     Raises:
         RunError: a file is missing or truncated, or the model has other sizes.
     """
     path = folder / "model.safetensors"
-    load_parameters(_load(path), model, path)
+    shared = folder.parents[1] / SHARED
+    tensors = _load(shared) if shared.is_file() else {}
+    load_parameters({**tensors, **_load(path)}, model, path)
+
+
+def shared_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """What the segments of a long video have in common: static tables, colours and poses of cameras."""
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if name.endswith(".static_table") or name.startswith(("colors.", "poses."))
+    }
+
+
+def write_shared(path: Path, run: Path, model: nn.Module) -> None:
+    """Write those of the last checkpoint of a run.
+
+    Args:
+        path: of the file.
+        run: folder of the first segment.
+        model: of its kind.
+    Raises:
+        RunError: no checkpoint, or the system refuses a write.
+    """
+    tensors = _load(checkpoint_path(run) / "model.safetensors")
+    with replacing(path) as temporary:
+        try:
+            save_file({name: tensors[name] for name in shared_parameters(model)}, temporary)
+        except SafetensorError as error:  # not an OSError, whatever the system said
+            raise unwritable(path, error) from error
+
+
+def link_shared(path: Path, run: Path) -> None:
+    """Give a run folder the file at `path`: the same one under another name, or a copy where the disk has no such."""
+    with replacing(run / SHARED) as temporary:
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copyfile(path, temporary)
 
 
 def load_parameters(tensors: dict[str, torch.Tensor], model: nn.Module, path: Path) -> None:
@@ -209,6 +250,14 @@ def read_state(folder: Path) -> State:
 def _load(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise _damaged(path, error) from error
+
+
+def _names(path: Path) -> set[str]:
+    try:
+        with safe_open(path, "pt") as file:
+            return set(file.keys())
     except (OSError, SafetensorError) as error:
         raise _damaged(path, error) from error
 

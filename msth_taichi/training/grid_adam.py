@@ -97,7 +97,11 @@ class GridAdam:
         for field in pending:
             sums, flat = field.encoding.sums, field.flat
             assert sums is not None and flat is not None
-            self.add((sums.static, sums.dynamic, sums.mask, flat.gradients))
+            if field.encoding.static_table.requires_grad:
+                self.add([sums.static])
+            else:
+                sums.static.zero_()  # an entry that no gradient ever reached stays as it is
+            self.add((sums.dynamic, sums.mask, flat.gradients))
         for field in reversed(pending):  # the last one changes the scale that all divide by
             self._step_field(field, _GROWTH if field is pending[0] else 0.0)
 

@@ -2,11 +2,11 @@
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -17,12 +17,13 @@ from msth_taichi.errors import ConfigError, RunError
 from msth_taichi.exporting.model_file import read_model_file
 from msth_taichi.files import write_json, write_text
 from msth_taichi.kernels import runtime
-from msth_taichi.model.renderer import MODES, Mode, RadianceField
+from msth_taichi.model.renderer import MODES, Mode, RadianceField, render_image
 from msth_taichi.rendering.fast import FastRenderer
 from msth_taichi.rendering.rigs import look_at
 from msth_taichi.scene.cameras import Cameras, perspective_camera
 from msth_taichi.scene.scene import Scene, describe, scene_from_description
 from msth_taichi.training.checkpoint import checkpoint_path, load_model, load_parameters, read_state
+from msth_taichi.training.segments import RECORD, SHARED, is_chain, read_cut, segment_path
 
 _NAMED = 5  # cameras that an error lists
 
@@ -35,6 +36,16 @@ class RenderedImage(TypedDict):
     depth: torch.Tensor
     accumulation: torch.Tensor
     mask: torch.Tensor
+
+
+class Moment(NamedTuple):
+    """A run of one field that shows a time, when that is on its own axis, and its share of what is seen; `local` maps
+    any time to that axis."""
+
+    run: "Run"
+    time: float
+    weight: float
+    local: Callable[[float], float] = float
 
 
 @dataclass
@@ -68,6 +79,11 @@ class Run:
     def renderer(self) -> FastRenderer:
         """What renders frames of this run."""
         return FastRenderer(self.model)
+
+    def at(self, time: float) -> list[Moment]:
+        """The fields whose renders, added up by their weights, show a time: one; two where segments of a long video
+        overlap."""
+        return [Moment(self, time, 1.0)]
 
     def render(self, camera: str | int | Cameras, time: float, *, mode: Mode = "full") -> RenderedImage:
         """One frame.
@@ -140,6 +156,33 @@ class Run:
         return perspective_camera(look_at(ends[0], ends[1], up), fov, size or self.scene.cameras.size(0))
 
 
+def blended(moments: list[Moment], render: Callable[[Moment], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """What the fields of a time show together.
+
+    Args:
+        moments: from `Run.at`.
+        render: what one of them shows, by name.
+
+    Example:
+        >>> blended(run.at(0.5), lambda at: render_image(at.run.model, run.scene.cameras, 0, at.time))["rgb"].shape
+        torch.Size([96, 128, 3])
+    """
+    if len(moments) == 1:
+        return render(moments[0])
+    parts = [(moment.weight, render(moment)) for moment in moments]
+    return {name: sum(weight * part[name] for weight, part in parts) for name in parts[0][1]}  # type: ignore[misc]
+
+
+def run_image(run: Run, cameras: Cameras, index: int, time: float) -> dict[str, torch.Tensor]:
+    """A frame as training samples rays, without the shortcuts of `Run.render`; see `render_image`.
+
+    Example:
+        >>> run_image(run, run.scene.cameras, 0, time=0.5)["rgb"].shape
+        torch.Size([96, 128, 3])
+    """
+    return blended(run.at(time), lambda at: render_image(at.run.model, cameras, index, at.time))
+
+
 def write_run(path: Path, config: Config, scene: Scene) -> None:
     """Create the part of a run folder that does not change: config.toml and scene.json."""
     write_text(path / "config.toml", dump_config(config, msth_taichi.__version__))
@@ -161,11 +204,12 @@ def require_free(path: Path, overwrite: bool) -> None:
 
 
 def load_run(path: str | Path, step: int | None = None, arch: str = "auto") -> Run:
-    """Open a run folder, or the model file that `msth export --to compact` made of one.
+    """Open a run folder, of one field or of the segments of a long video, or the model file that `msth export --to
+    compact` made of one.
 
     Args:
         path: as `msth train --output` or `msth export --output` wrote it.
-        step: checkpoint to load; default: the last. A model file has one.
+        step: checkpoint to load; default: the last. A model file has one, and of segments the last are used.
         arch: "auto", "cpu" or "cuda".
     Raises:
         RunError: not a run, no checkpoint, or a damaged one.
@@ -179,6 +223,10 @@ def load_run(path: str | Path, step: int | None = None, arch: str = "auto") -> R
     path = Path(path)
     if path.is_file():
         return _load_file(path, step, arch)
+    if is_chain(path):
+        from msth_taichi.training.chain import load_chain  # it is made of runs
+
+        return load_chain(path, step, arch)
     config = read_config(path)
     scene = read_scene(path)
     folder = checkpoint_path(path, step)
@@ -223,6 +271,22 @@ def read_description(path: Path) -> tuple[Config, Scene]:
         file = read_model_file(path)
         return file.config, file.scene
     return read_config(path), read_scene(path)
+
+
+def run_files(path: Path, step: int | None = None) -> list[Path]:
+    """The files that the images of a run folder or model file depend on; of segments those of the last step.
+
+    Raises:
+        RunError: no such checkpoint.
+    """
+    if path.is_file():
+        return [path]
+    own = [path / "config.toml", path / "scene.json"]
+    if is_chain(path):
+        count = len(read_cut(path).segments)
+        return [*own, path / RECORD, *(file for k in range(count) for file in run_files(segment_path(path, k)))]
+    shared = [path / SHARED] if (path / SHARED).is_file() else []
+    return [checkpoint_path(path, step) / "model.safetensors", *own, *shared]
 
 
 def results_folder(path: Path) -> Path:

@@ -3,9 +3,10 @@ the last one: a comparison with held-out views, and the report."""
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from msth_taichi.config import load_config, load_preset, preset_names
+from msth_taichi.config import Config, load_config, load_preset, preset_names
 from msth_taichi.errors import ConfigError, RunError
 from msth_taichi.evaluation.evaluate import evaluate, page_path, require_same_cameras
 from msth_taichi.kernels import runtime
@@ -17,9 +18,12 @@ from msth_taichi.tracking.evaluation import show_evaluation
 from msth_taichi.tracking.report import try_report
 from msth_taichi.tracking.visualizer import Visualizers, parse_names
 from msth_taichi.training.checkpoint import checkpoint_path, checkpoint_steps
+from msth_taichi.training.long import require_same_steps, train_segments
 from msth_taichi.training.record import Record
 from msth_taichi.training.run import Run, read_scene, require_free
-from msth_taichi.training.trainer import train
+from msth_taichi.training.segments import cut_frames, frame_times, is_chain, read_cut, segment_path
+from msth_taichi.training.team import Team, join
+from msth_taichi.training.trainer import Beginning, train
 
 LAST_IMAGES = 8
 """Held-out images that are compared after the last step, at most, or one of each view if there are more views."""
@@ -37,8 +41,12 @@ def start_training(
     overwrite: bool = False,
     vis: str = "none",
     viewer_address: tuple[str, int] = ("127.0.0.1", 8080),
+    segment_frames: int | None = None,
+    parallel_segments: bool = False,
 ) -> Run:
     """Train `data` into the run folder `output`; then compare a few held-out images, and write the report.
+
+    A video of more than `segment_frames` frames becomes a `Chain` of segments, each with such a comparison and report.
 
     Args:
         data: path of a data set, or "demo".
@@ -48,12 +56,17 @@ def start_training(
         arch: "auto", "cpu" or "cuda".
         vis: what shows the training: "none", "tensorboard", "wandb", "viewer", or several joined by commas.
         viewer_address: host and port that the viewer listens on.
+        segment_frames: frames of a segment at most; None for one field whatever the length.
+        parallel_segments: all segments but the first begin from the first, and processes share them out.
     Raises:
         MsthError: a wrong setting, data set, device or run folder; nothing has been written then.
     """
-    if restarted() and checkpoint_steps(output):
+    if parallel_segments and segment_frames is None and not restarted():
+        raise ConfigError("--parallel-segments shares out the segments of a long video: give --segment-frames too")
+    if restarted() and _reached(output):
         # torchrun began again after a process had died: from the last checkpoint, with the settings of the run
         preset, settings, resume, overwrite = None, None, True, False
+        segment_frames, parallel_segments = None, False
     elif restarted():
         overwrite = True
     leads = int(os.environ.get("RANK", "0")) == 0
@@ -67,9 +80,13 @@ def start_training(
             )
         if overwrite:
             raise ConfigError("--resume continues what is at --output and --overwrite replaces it; give one of them")
-        checkpoint_path(output)
+        if segment_frames is not None:
+            raise ConfigError(f"--resume goes on with the segments of {output}; leave --segment-frames out")
+        checkpoint_path(_first(output))
         config = load_config(output / "config.toml", overrides)
-        if config.training.steps < (reached := checkpoint_steps(output)[-1]):
+        if is_chain(output):
+            require_same_steps(output, config.training.steps, load_config(output / "config.toml").training.steps)
+        elif config.training.steps < (reached := checkpoint_steps(output)[-1]):
             raise ConfigError(
                 f"training.steps={config.training.steps}: {output} is at step {reached}; give --steps more"
             )
@@ -81,33 +98,66 @@ def start_training(
             raise ConfigError(f"--preset is missing; choose one of {', '.join(preset_names())}")
         config = load_preset(preset, overrides)
     # before the data: the built-in scene is made by kernels and would start Taichi on a device of its choice
-    runtime.init(arch, threads=config.training.threads)  # type: ignore[arg-type] init checks the name
+    device = runtime.init(arch, threads=config.training.threads)  # type: ignore[arg-type] init checks the name
     scene = load_scene(data, config.data)
     if resume:
         require_same_cameras(scene, read_scene(output), output)
     if leads:
         scene = _check_held_out(scene, record)
 
-    def compare(run: Run) -> None:
-        show_evaluation(visualizers, run, evaluate(run, scene))
+    team = join(device)
 
-    try:
-        run = train(
-            scene,
-            config,
-            output,
-            arch=arch,
-            resume=resume,
-            overwrite=overwrite,
-            on_evaluation=compare,
-            visualizers=visualizers,
-            record=record,
-        )
-        if leads and run.step == config.training.steps:
-            _finish(run, scene, visualizers, record)
-    finally:
-        visualizers.close()
-    return run
+    def train_one(
+        scene: Scene,
+        config: Config,
+        path: Path,
+        *,
+        resume: bool,
+        team: Team,
+        beginning: Beginning | None = None,
+        on_begin: Callable[[], None] | None = None,
+        record: Record | None = None,
+        overwrite: bool = True,
+    ) -> Run:
+        record = Record(preset) if record is None else record
+        try:
+            run = train(
+                scene,
+                config,
+                path,
+                arch=arch,
+                resume=resume,
+                overwrite=overwrite,
+                progress=leads,
+                on_evaluation=lambda run: show_evaluation(visualizers, run, evaluate(run, scene)),
+                visualizers=visualizers,
+                record=record,
+                team=team,
+                beginning=beginning,
+                on_begin=on_begin,
+            )
+            if team.leads and run.step == config.training.steps:
+                _finish(run, scene, visualizers, record)
+        finally:
+            visualizers.close()
+        return run
+
+    cut = read_cut(output) if resume and is_chain(output) else None
+    if segment_frames is not None:
+        cut = cut_frames(frame_times(scene), segment_frames, parallel_segments)
+    if cut is None or len(cut.segments) == 1:
+        return train_one(scene, config, output, resume=resume, team=team, record=record, overwrite=overwrite)
+    return train_segments(scene, config, output, cut, train_one, arch=arch, resume=resume, team=team)
+
+
+def _first(output: Path) -> Path:
+    """The run folder of the field that is trained first."""
+    return segment_path(output, 0) if is_chain(output) else output
+
+
+def _reached(output: Path) -> bool:
+    """Whether there is something to go on with."""
+    return bool(checkpoint_steps(_first(output)))
 
 
 def _finish(run: Run, scene: Scene, visualizers: Visualizers, record: Record) -> None:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,7 +28,7 @@ from msth_taichi.errors import ConfigError, DataError, DivergenceError, RunError
 from msth_taichi.files import unwritable, write_text
 from msth_taichi.kernels import runtime
 from msth_taichi.model.losses import losses, masked_fields
-from msth_taichi.model.renderer import anneal_exponent
+from msth_taichi.model.renderer import RadianceField, anneal_exponent
 from msth_taichi.sampling import make_sampler, require_suited
 from msth_taichi.scene.damage import warn_of_damage, without_damage
 from msth_taichi.scene.depths import DepthStore
@@ -37,12 +38,22 @@ from msth_taichi.tracking.mask import mask_values
 from msth_taichi.tracking.visualizer import Visualizers
 from msth_taichi.training.batches import AHEAD, Batch, Batches
 from msth_taichi.training.bounds import with_bounds
-from msth_taichi.training.checkpoint import State, checkpoint_path, checkpoint_steps, load_training, save_checkpoint
+from msth_taichi.training.checkpoint import (
+    State,
+    checkpoint_path,
+    checkpoint_steps,
+    link_shared,
+    load_model,
+    load_training,
+    save_checkpoint,
+    shared_parameters,
+)
 from msth_taichi.training.collapse import CollapseWatch, explained
 from msth_taichi.training.grid_adam import GridAdam
 from msth_taichi.training.record import Record
 from msth_taichi.training.run import Run, compute_dtype, make_model, require_free, write_run
 from msth_taichi.training.schedules import learning_rate, proposals_are_due
+from msth_taichi.training.segments import SHARED
 from msth_taichi.training.team import Team, join
 
 _FEWEST_RAYS = 128
@@ -61,6 +72,9 @@ def train(
     on_evaluation: Callable[[Run], None] | None = None,
     visualizers: Visualizers | None = None,
     record: Record | None = None,
+    team: Team | None = None,
+    beginning: "Beginning | None" = None,
+    on_begin: Callable[[], None] | None = None,
 ) -> Run:
     """Train a scene into a run folder.
 
@@ -78,6 +92,10 @@ def train(
         on_evaluation: called every `training.eval_every` steps.
         visualizers: what shows the training; opened here, and left open for what comes after.
         record: of the time spent before, written to training.json; default: a new one.
+        team: the processes that train together; default: all that torchrun started.
+        beginning: what a later segment of a long video starts from.
+        on_begin: called once by the process that writes, when all that can be wrong has been found and nothing has
+            been written yet.
     Returns:
         The run, loaded.
     Raises:
@@ -91,7 +109,7 @@ def train(
     path = Path(output)
     record = Record() if record is None else record  # its clock starts
     device = runtime.init(arch, threads=config.training.threads)  # type: ignore[arg-type]
-    team = join(device)
+    team = join(device) if team is None else team
     team.require_divisible(config.training.rays_per_step)
     if resume:
         checkpoint_path(path)
@@ -104,16 +122,35 @@ def train(
     trainer = Trainer(scene, config, path, device, progress and team.leads, visualizers, record, team)
     if resume:
         trainer.restore()
+    elif beginning is not None:
+        trainer.begin(beginning.run)
     team.wait()  # until all have read
     if team.leads:
+        if on_begin is not None:
+            on_begin()
         if not resume and path.exists():
             shutil.rmtree(path)
         write_run(path, config, trainer.scene)  # on resuming too: training.steps and the place of the data may be new
+        if beginning is not None:
+            link_shared(beginning.shared, path)
         trainer.visualizers.open(path)
         trainer.visualizers.text("config", dump_config(config, msth_taichi.__version__))
     trainer.run(on_evaluation)
     team.wait()  # until the last checkpoint is written
     return trainer.as_run()
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a segment of a long video starts from.
+
+    Args:
+        run: folder of the segment whose parameters it begins with.
+        shared: file of the parameters that all segments have in common; it does not train them.
+    """
+
+    run: Path
+    shared: Path
 
 
 class Trainer:
@@ -179,6 +216,7 @@ class Trainer:
         self._bad_step = torch.full((), math.inf, device=device, dtype=torch.float64)
         self._watch = CollapseWatch()
         self._parts = 1
+        self._shares = False
         # of the last step: errors, targets, background and what counts, for the log to look at
         self._seen: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None] | None = None
 
@@ -194,9 +232,26 @@ class Trainer:
     def restore(self) -> None:
         """Continue where the last checkpoint of the run folder stands."""
         self.state = load_training(checkpoint_path(self.path), self.model, self.optimizer, self.generator, self.sampler)
+        self._shares = (self.path / SHARED).is_file()
+        self._be_trained()
         if self.team.leads:
             _forget_later_lines(self.path / "metrics.jsonl", self.state.step)
         self.record.resume(self.path)
+
+    def begin(self, run: Path) -> None:
+        """Start from the parameters of another run but its masks, on a time axis of its own; what segments share stays
+        as it is."""
+        load_model(checkpoint_path(run), self.model)
+        self._shares = True
+        self._be_trained()
+        reset_masks(self.model)
+
+    def _be_trained(self) -> None:
+        """Let all parameters be trained that are this run's own."""
+        self.model.requires_grad_(True).train()
+        if self._shares:
+            for parameter in shared_parameters(self.model).values():
+                parameter.requires_grad_(False)
 
     def as_run(self) -> Run:
         """The run, ready to render."""
@@ -238,7 +293,7 @@ class Trainer:
                         on_evaluation(self.as_run())
                     self.team.wait()
                     self.record.lap("evaluation")
-                    self.model.requires_grad_(True).train()
+                    self._be_trained()
                     clock, logged = time.perf_counter(), step  # evaluation is not training speed
             if saved < self.state.step:  # a signal can come at any line above
                 self._save()
@@ -457,6 +512,13 @@ def stop_on_signal() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@torch.no_grad()
+def reset_masks(model: RadianceField) -> None:
+    """Let all masks begin anew: one that is sure that a place stands still hardly learns that it does not any more."""
+    for field, config in zip(model.fields(), (model.config.field, *model.config.proposals), strict=True):
+        field.encoding.mask_logits.fill_(config.mask_init)
 
 
 def _check_transparency(scene: Scene, config: Config) -> None:

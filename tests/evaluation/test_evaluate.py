@@ -139,7 +139,7 @@ def exact_renders(tiny_scene, monkeypatch):
             depth = torch.from_numpy(depths[time])
             return {"rgb": change(color, time).clamp(0, 1), "depth": depth * 1.5, "accumulation": ones, "mask": ones}
 
-        monkeypatch.setattr("msth_taichi.evaluation.evaluate.render_image", render)
+        monkeypatch.setattr("msth_taichi.training.run.render_image", render)
 
     return install
 

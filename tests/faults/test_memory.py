@@ -28,18 +28,18 @@ def with_memory_for(most: int, sizes: list[int]):
 def test_parts_are_halved_until_they_fit_and_stay_so(capsys):
     sizes: list[int] = []
     assert sum(in_parts(torch.arange(20_000), 16_000, with_memory_for(5000, sizes))) == 20_000
-    assert sizes == [16_000, 8000, 4000, 4000, 4000, 4000, 4000]
+    assert sizes == [10_000, 5000, 5000, 5000, 5000]
     told = capsys.readouterr().err
-    assert told.count("warning: ") == 1 and "out of memory; it renders 4000 rays at once from here on" in told
-    assert in_parts(torch.arange(6000), 16_000, with_memory_for(5000, sizes)) == [4000, 2000]
+    assert told.count("warning: ") == 1 and "out of memory; it renders 5000 rays at once from here on" in told
+    assert in_parts(torch.arange(6000), 16_000, with_memory_for(5000, sizes)) == [3000, 3000]
     assert not capsys.readouterr().err
 
 
 def test_there_is_an_end_to_it():
     sizes: list[int] = []
     with pytest.raises(DeviceError, match=f"out of memory for as few as {FEWEST} rays; end other programs"):
-        in_parts(torch.arange(5000), 4096, with_memory_for(100, sizes))
-    assert sizes == [4096, 2048, 1024]
+        in_parts(torch.arange(8000), 4096, with_memory_for(100, sizes))
+    assert sizes == [4000, 2000, 1024]
 
 
 @pytest.mark.parametrize("kind", ["slow", "fast", "still"])

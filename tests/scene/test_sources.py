@@ -4,11 +4,13 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
 from msth_taichi.errors import DataError, FrameError
+from msth_taichi.scene import videos
 from msth_taichi.scene.sources import FileInfo, ImageSource, VideoSource, probe_image, probe_video, shrink
 from tests.scene.rig import write_video
 
@@ -100,7 +102,39 @@ def test_a_frame_that_is_asked_for_again_is_not_decoded_again(tmp_path, monkeypa
     source = video(tmp_path / "a.mp4")
     opened = []
     inner = source.read.__globals__["video_frames"]
-    monkeypatch.setitem(source.read.__globals__, "video_frames", lambda path: opened.append(path) or inner(path))
+    monkeypatch.setitem(
+        source.read.__globals__, "video_frames", lambda path, first: opened.append(path) or inner(path, first)
+    )
     frames = list(source.read(np.array([0, 0, 1, 1, 3])))
     assert all((frame == np.roll(NOISE, t)).all() for frame, t in zip(frames, (0, 0, 1, 1, 3), strict=True))
     assert len(opened) == 1
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
+def test_frames_late_in_a_video_are_found_without_decoding_those_before(tmp_path, monkeypatch, suffix):
+    """Also where frames refer to later ones, and where a file does not say when its frames are shown."""
+    path, size = tmp_path / f"a.{suffix}", (16, 16)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"g": "12", "bf": "2", "x264-params": "scenecut=0"})
+        stream.width, stream.height = size
+        for t in range(150):
+            picture = np.full((16, 16, 3), t, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    source = VideoSource((path,), 150, (size,))
+    every = list(source.read(np.arange(150)))
+    assert len({frame.mean().round() for frame in every}) > 100, "the frames can be told apart"
+    decoded, inner = [], videos._frames
+
+    def counted(*given):
+        for frame in inner(*given):
+            decoded.append(frame)
+            yield frame
+
+    monkeypatch.setattr(videos, "_frames", counted)
+    for keys in ([100, 101, 110], [149], [61, 60], [100, 5]):
+        decoded.clear()
+        found = list(source.read(np.array(keys)))
+        assert all((frame == every[key]).all() for frame, key in zip(found, keys, strict=True)), keys
+        if keys == [100, 101, 110] and suffix != "avi":
+            assert len(decoded) < 2 * 12 + 10

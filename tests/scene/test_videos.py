@@ -53,7 +53,9 @@ def test_a_video_that_is_mostly_damaged_is_refused(tmp_path):
 
 def test_a_sound_video_is_decoded_once_and_a_damaged_one_is_looked_through_once(tmp_path, monkeypatch):
     opened, inner = [], videos._decoded
-    monkeypatch.setattr(videos, "_decoded", lambda path, careful=False: opened.append(careful) or inner(path, careful))
+    monkeypatch.setattr(
+        videos, "_decoded", lambda *given, careful=False: opened.append(careful) or inner(*given, careful=careful)
+    )
     path = tmp_path / "a.mp4"
     write_groups(path, PICTURES, GROUP)
     found(path)

@@ -127,3 +127,16 @@ def test_a_step_never_waits_for_the_device(tiny_scene, tiny_config, tmp_path, se
         trainer.step()
     torch.cuda.set_sync_debug_mode("default")
     assert trainer.state.step == 2 * AHEAD + 2 and torch.isinf(trainer._bad_step)
+
+
+@pytest.mark.parametrize("fixed", [True, False], ids=["fixed point", "atomic"])
+def test_what_segments_share_stays_as_it_is(tiny_scene, tiny_config, tiny_run, tmp_path, fixed):
+    """Its gradients are summed by kernels all the same, and forgotten; what is lost in each step is not."""
+    config = changed(tiny_config, f"training.deterministic={str(fixed).lower()}", "loss.decay=0.5")
+    trainer = Trainer(tiny_scene, config, tmp_path, torch.device("cuda"), progress=False)
+    trainer.begin(tiny_run.path)
+    for _ in range(8):
+        trainer.step()
+    for mine, first in zip(trainer.model.fields(), tiny_run.model.fields(), strict=True):
+        assert torch.equal(mine.encoding.static_table, first.encoding.static_table)
+        assert not torch.equal(mine.encoding.dynamic_table, first.encoding.dynamic_table)
