@@ -23,7 +23,8 @@ from profiling import profiled
 
 from msth_taichi.config import load_preset
 from msth_taichi.model.renderer import render_image
-from msth_taichi.rendering.fast import FastRenderer, Shortcuts, StillView
+from msth_taichi.rendering.fast import FastRenderer, Shortcuts
+from msth_taichi.rendering.still import StillView
 from msth_taichi.scene.scene import load_scene
 from msth_taichi.training.trainer import Trainer
 
@@ -108,9 +109,9 @@ def measure_all(device: torch.device, sizes: Sizes) -> Result:
         rows.append({"name": name, **speed(seconds), **quality(found, plain, truth), "samples": looked_up})
     best = renderer
     for threshold in (0.9, 0.5):
-        view = StillView(best, scene.cameras, index, times[0], threshold)
+        view = StillView(best, scene.cameras, index, threshold)
         found, seconds = render(view.image, times, device)
-        again = view.changing.float().mean().item()
+        again = sum(view.changing(t).float().mean().item() for t in times) / len(times)
         name = f"still camera, threshold {threshold}, {again:.0%} of the rays again"
         rows.append({"name": name, **speed(seconds), **quality(found, plain, truth)})
     profile = profiled(lambda: best.image(scene.cameras, index, times[1]), 3, device)

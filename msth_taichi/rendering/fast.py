@@ -33,7 +33,7 @@ from msth_taichi.ops.lookups import (
     want,
     weigh,
 )
-from msth_taichi.ops.marching import Packed, marched_edges, pack, pack_cells, redraw
+from msth_taichi.ops.marching import Packed, marched_edges, pack, redraw
 from msth_taichi.rendering.occupancy import Occupancy
 from msth_taichi.scene.cameras import Cameras
 from msth_taichi.thresholds import EMPTY_LOGIT
@@ -41,9 +41,7 @@ from msth_taichi.thresholds import EMPTY_LOGIT
 _TURN = 4
 """Samples of a ray that are looked up before its light is measured again."""
 
-_OPAQUE = 7.0  # optical depth that lets a thousandth through
 _CHUNK_CPU = 2**14
-_CELLS_CPU = 64
 _INDICES = 2**31  # of a tensor in a kernel
 _MEMORY_SHARE = 0.25  # of the device
 
@@ -53,8 +51,8 @@ class Shortcuts:
     """What a render may leave out; the defaults cost less than 0.1 dB, see docs/performance.md.
 
     Args:
-        cells: per axis of the occupancy grid; 0 for none, None for twice the proposal's resolution on a GPU and for
-            none on a CPU, where building it takes longer than it saves in a small render.
+        cells: per axis of the occupancy grid; 0 for none, None for the proposal's resolution on a GPU and for none on a
+            CPU, where building it takes longer than it saves in a small render.
         least_mass: share of a ray's light below which the proposal's weight around a sample is not worth a lookup.
         least_light: share of a ray's light with which it ends.
         least_weight: share of a ray's light below which the colour of a sample is that of the others.
@@ -171,7 +169,7 @@ class FastRenderer:
         cells, last = self.shortcuts.cells, self._last_proposal
         if cells is None:
             finest = max(last.encoding.static_spec.resolutions[-1])
-            cells = 0 if self.device.type == "cpu" else min(256, 4 * -(-2 * finest // 4))
+            cells = 0 if self.device.type == "cpu" else min(256, 4 * -(-finest // 4))
         static_only = mode == "static"
         if cells and static_only not in self._occupancies:
             self._occupancies[static_only] = Occupancy(last, self.model.compute, cells, static_only)
@@ -273,99 +271,6 @@ def curve(width: int, height: int, device: torch.device) -> torch.Tensor:
 def scattered(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     """Values (N, ...) where `places` (N,), each number below N once, says that they belong."""
     return torch.empty_like(values).index_copy_(0, places, values)
-
-
-class StillView:
-    """Frames through a camera that does not move: rays that meet nothing moving are rendered once.
-
-    A ray is rendered again for each frame if, before static things hide what lies behind, it crosses a cell that holds
-    something at some time and that the field's mask calls moving. The other rays are those of one frame.
-
-    Args:
-        renderer: of the field.
-        cameras: in scene units.
-        index: which of them.
-        time: of the frame that shows what does not move.
-        threshold: masks below it move: nearer to 1, more rays are rendered again, and less is missed.
-        mode: see `RadianceField.forward`.
-    Source: fixed-view rendering of the released MSTH code, which looks at the masks of each ray's samples.
-
-    Example:
-        >>> view = StillView(run.renderer, run.scene.cameras, 0)
-        >>> frames = [view.image(k / 29)["rgb"] for k in range(30)]
-    """
-
-    def __init__(
-        self,
-        renderer: FastRenderer,
-        cameras: Cameras,
-        index: int,
-        time: float = 0.0,
-        threshold: float = 0.9,
-        mode: Mode = "full",
-    ):
-        self._renderer = renderer
-        self._mode: Mode = mode
-        self._moving_bits: torch.Tensor | None = None
-        self._size = cameras.size(index)
-        self._camera = cameras.select([index]).to(renderer.device)
-        width, height = self._size
-        pixels = torch.arange(width * height, device=renderer.device)
-        changing = in_parts(
-            pixels,
-            renderer.chunk(),
-            lambda part: self._changing(renderer.camera_rays(self._camera, part, time), threshold),
-        )
-        self.changing = torch.cat(changing)
-        """(H*W,) bool, rays that are rendered for each frame."""
-        along = curve(width, height, renderer.device)
-        self._again = along[self.changing[along]]
-        self._first = self._at(pixels, time)
-
-    @torch.no_grad()
-    def image(self, time: float) -> dict[str, torch.Tensor]:
-        """The frame at a time, as `FastRenderer.image` gives it."""
-        width, height = self._size
-        found = {name: values.clone() for name, values in self._first.items()}
-        if len(self._again):
-            for name, values in self._at(self._again, time).items():
-                found[name][self._again] = values
-        return {name: values.unflatten(0, (height, width)) for name, values in found.items()}
-
-    def _at(self, pixels: torch.Tensor, time: float) -> dict[str, torch.Tensor]:
-        renderer = self._renderer
-
-        def render(part: torch.Tensor) -> dict[str, torch.Tensor]:
-            return renderer.rays(renderer.camera_rays(self._camera, part, time), time, mode=self._mode)
-
-        parts = in_parts(pixels, renderer.chunk(), render)
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-    @torch.no_grad()
-    def _changing(self, rays: Rays, threshold: float) -> torch.Tensor:
-        renderer, bounds = self._renderer, self._renderer.model.config.rays
-        if self._mode == "static":
-            return torch.zeros(len(rays), dtype=torch.bool, device=renderer.device)
-        proposal: ProposalField = renderer.model.proposals[-1]  # type: ignore[assignment]
-        count = renderer.model.config.proposals[0].samples
-        _, t_edges = marched_edges(rays.near, rays.far, count, bounds.spacing, bounds.middle)
-        moving = self._moving(threshold)
-        compute = renderer.model.compute
-        moves = proposal.marched_logits(rays, t_edges, compute, occupied=moving) > EMPTY_LOGIT
-        logits = proposal.marched_logits(rays, t_edges, compute)
-        depth = torch.where(moves, 0.0, torch.exp(logits.clamp(max=30)) * t_edges.diff(dim=0)).cumsum(0)
-        return (moves & (depth < _OPAQUE)).any(0)
-
-    def _moving(self, threshold: float) -> torch.Tensor:
-        """Bits of cells that hold something at some time, and that the field's mask calls moving at a corner."""
-        if self._moving_bits is None:
-            model = self._renderer.model
-            occupancy = self._renderer.occupancy("full")
-            if occupancy is None:
-                occupancy = Occupancy(model.proposals[-1], model.compute, _CELLS_CPU)  # type: ignore[arg-type]
-            encoding = self._renderer.model.field.encoding
-            self._moving_bits = pack_cells(occupancy.ever() & (occupancy.least_mask(encoding) < threshold))
-        return self._moving_bits
 
 
 def with_sure_masks(model: RadianceField, sure: float) -> RadianceField:

@@ -48,10 +48,14 @@ class Occupancy:
 
     def at(self, time: float) -> torch.Tensor:
         """(C^3 / 32,) bits for `marched_density`, of the span that a time lies in."""
-        span = min(int(time * self.spans), self.spans - 1)
+        span = self.span(time)
         if span not in self._bits:
             self._bits[span] = pack_cells(self.occupied(span))
         return self._bits[span]
+
+    def span(self, time: float) -> int:
+        """The span that a time lies in."""
+        return min(int(time * self.spans), self.spans - 1)
 
     @torch.no_grad()
     def occupied(self, span: int) -> torch.Tensor:
@@ -62,14 +66,6 @@ class Occupancy:
             most = found if most is None else torch.maximum(most, found)
         assert most is not None
         return _over_corners(most) > self._emptiest
-
-    @torch.no_grad()
-    def ever(self) -> torch.Tensor:
-        """(C, C, C) bool: cells that hold something at some time."""
-        some = self.occupied(0)
-        for span in range(1, self.spans):
-            some |= self.occupied(span)
-        return some
 
     @torch.no_grad()
     def least_mask(self, encoding: MaskedEncoding) -> torch.Tensor:

@@ -12,8 +12,8 @@ from msth_taichi.model.parts import in_parts
 from msth_taichi.model.renderer import Mode, RadianceField
 from msth_taichi.model.uncertainty import rendered_uncertainty
 from msth_taichi.ops.rays import generate_rays
-from msth_taichi.rendering.fast import StillView
 from msth_taichi.rendering.paths import CameraPath
+from msth_taichi.rendering.still import StillView
 from msth_taichi.scene.cameras import Cameras
 from msth_taichi.training.run import Moment, Run, blended
 
@@ -83,9 +83,6 @@ class View:
 class StillViews:
     """Cameras of a path that stand still; see `StillView`.
 
-    What does not move is of the first frame that the path has of a camera, or the time next to it that a segment of a
-    long video knows, so a frame is the same whichever other frames were rendered before.
-
     Args:
         run: a trained run.
         path: whose cameras return.
@@ -107,8 +104,7 @@ class StillViews:
     def _view(self, at: Moment, index: int, mode: Mode) -> StillView:
         key = index, at.run.path, mode
         if key not in self._views:
-            first = at.local(float(self._path.time[(self._path.camera == index).argmax()]))
-            self._views[key] = StillView(at.run.renderer, self._path.cameras, index, first, self._threshold, mode)
+            self._views[key] = StillView(at.run.renderer, self._path.cameras, index, self._threshold, mode)
         return self._views[key]
 
 

@@ -57,6 +57,12 @@ class Truth(Protocol):
         ...
 
 
+def _sound(frame: np.ndarray | FrameError) -> np.ndarray:
+    if isinstance(frame, FrameError):
+        raise frame
+    return frame
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
     """A table of K images: who took them, and when.
@@ -114,10 +120,7 @@ class Images:
         Raises:
             DataError: one cannot be decoded.
         """
-        for frame in self.attempt():
-            if isinstance(frame, FrameError):
-                raise frame
-            yield frame
+        return map(_sound, self.attempt())
 
     def attempt(self) -> Iterator[np.ndarray | FrameError]:
         """As `read`, with what is wrong in place of a frame that cannot be decoded while others can."""

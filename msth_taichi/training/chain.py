@@ -51,8 +51,7 @@ class Chain(Run):
         moments = []
         for number, weight in self.cut.weights(time):
             run = self.segment(number)
-            local = self.cut.segments[number].local
-            moments.append(Moment(run, local(time), weight, local))
+            moments.append(Moment(run, self.cut.segments[number].local(time), weight))
         self.model = moments[-1].run.model
         return moments
 

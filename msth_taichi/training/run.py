@@ -39,13 +39,11 @@ class RenderedImage(TypedDict):
 
 
 class Moment(NamedTuple):
-    """A run of one field that shows a time, when that is on its own axis, and its share of what is seen; `local` maps
-    any time to that axis."""
+    """A run of one field that shows a time, when that is on its own axis, and its share of what is seen."""
 
     run: "Run"
     time: float
     weight: float
-    local: Callable[[float], float] = float
 
 
 @dataclass

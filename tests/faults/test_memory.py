@@ -7,7 +7,8 @@ from msth_taichi.errors import DeviceError
 from msth_taichi.model import parts
 from msth_taichi.model.parts import FEWEST, in_parts
 from msth_taichi.model.renderer import RadianceField, render_image
-from msth_taichi.rendering.fast import FastRenderer, StillView
+from msth_taichi.rendering.fast import FastRenderer
+from msth_taichi.rendering.still import StillView
 
 
 @pytest.fixture(autouse=True)

@@ -4,29 +4,13 @@ import pytest
 import torch
 
 from msth_taichi.model.renderer import MODES, RadianceField, render_image
-from msth_taichi.rendering.fast import FastRenderer, Shortcuts, StillView, with_sure_masks
+from msth_taichi.rendering.fast import FastRenderer, Shortcuts, with_sure_masks
 from msth_taichi.rendering.occupancy import Occupancy, side_lengths
 from msth_taichi.thresholds import EMPTY_LOGIT
 from tests.comparison import assert_close
-from tests.model.test_renderer import TWO_PROPOSALS, change_dynamic_tables, fill_masks
-from tests.settings import changed
+from tests.model.test_renderer import TWO_PROPOSALS, fill_masks
 
 NONE = Shortcuts(cells=0, least_mass=-1.0, least_light=0.0, least_weight=-1.0, sure=1.0)
-
-
-@pytest.fixture
-def make_model(tiny_config, device):
-    def make(*settings: str) -> RadianceField:
-        torch.manual_seed(3)
-        model = RadianceField(changed(tiny_config, *settings), 1.5, torch.arange(3))
-        with torch.no_grad():
-            for part in model.fields():
-                part.encoding.static_table.mul_(1e4)
-                part.encoding.dynamic_table.mul_(1e4)
-                part.encoding.mask_logits.normal_(0, 3)
-        return model.to(device).requires_grad_(False).eval()
-
-    return make
 
 
 def fill_half(model: RadianceField) -> None:
@@ -60,8 +44,8 @@ def fill_half(model: RadianceField) -> None:
     ],
     ids=["plain", "box", "two proposals", "appearance"],
 )
-def test_without_shortcuts_pictures_are_those_of_training(make_model, tiny_scene, mode, settings):
-    model = make_model(*settings)
+def test_without_shortcuts_pictures_are_those_of_training(rough_model, tiny_scene, mode, settings):
+    model = rough_model(*settings)
     fast = FastRenderer(model, NONE).image(tiny_scene.cameras, 1, 0.4, mode=mode)
     plain = render_image(model, tiny_scene.cameras, 1, 0.4, mode=mode)
     assert fast.keys() == plain.keys()
@@ -71,9 +55,9 @@ def test_without_shortcuts_pictures_are_those_of_training(make_model, tiny_scene
 
 
 @pytest.mark.parametrize("mode", ["full", "static"])
-def test_shortcuts_change_next_to_nothing(make_model, tiny_scene, mode):
+def test_shortcuts_change_next_to_nothing(rough_model, tiny_scene, mode):
     """Of a scene with walls and empty space; samples in the empty half are not looked up, nor those behind walls."""
-    model = make_model("rays.samples=32", "proposals.0.samples=48")
+    model = rough_model("rays.samples=32", "proposals.0.samples=48")
     fill_half(model)
     fill_masks(model, 0.5)
     whole, short = FastRenderer(model, NONE), FastRenderer(model, Shortcuts(cells=32))
@@ -88,9 +72,9 @@ def test_shortcuts_change_next_to_nothing(make_model, tiny_scene, mode):
     assert short.looked_up < 0.7 * whole.looked_up
 
 
-def test_thin_smoke_keeps_its_colour(make_model, tiny_scene):
+def test_thin_smoke_keeps_its_colour(rough_model, tiny_scene):
     """No sample of it has weight, but all together do."""
-    model = make_model("rays.samples=64", "rays.background=white", "rays.contraction=none", "rays.spacing=uniform")
+    model = rough_model("rays.samples=64", "rays.background=white", "rays.contraction=none", "rays.spacing=uniform")
     for part in model.fields():
         part.density_mlp.weights[-1][0] = 0
         part.encoding.mask_logits.fill_(0)
@@ -100,16 +84,16 @@ def test_thin_smoke_keeps_its_colour(make_model, tiny_scene):
     assert (found["rgb"] - expected["rgb"]).abs().mean() < 0.02
 
 
-def test_chunks_do_not_show(make_model, tiny_scene, monkeypatch):
-    renderer = FastRenderer(make_model())
+def test_chunks_do_not_show(rough_model, tiny_scene, monkeypatch):
+    renderer = FastRenderer(rough_model())
     whole = renderer.image(tiny_scene.cameras, 0, 0.4)["rgb"]
     monkeypatch.setattr(FastRenderer, "chunk", lambda self: 50)
     assert_close(renderer.image(tiny_scene.cameras, 0, 0.4)["rgb"], whole, 1e-5)
 
 
-def test_occupied_cells_hold_all_that_the_proposal_finds(make_model):
+def test_occupied_cells_hold_all_that_the_proposal_finds(rough_model):
     """Points in empty cells have next to no density; and half of the space is empty."""
-    model = make_model()
+    model = rough_model()
     fill_half(model)
     proposal = model.proposals[-1]
     occupancy = Occupancy(proposal, model.compute, 32)
@@ -124,8 +108,8 @@ def test_occupied_cells_hold_all_that_the_proposal_finds(make_model):
         assert depth[empty].max() < 5e-3, "five times what a cell may hold, between its corners"
 
 
-def test_each_moment_is_within_its_span(make_model):
-    occupancy = Occupancy(make_model("proposals.0.max_resolution=[8,8,8,40]").proposals[-1], torch.float32, 8)
+def test_each_moment_is_within_its_span(rough_model):
+    occupancy = Occupancy(rough_model("proposals.0.max_resolution=[8,8,8,40]").proposals[-1], torch.float32, 8)
     assert occupancy.spans > 1
     for span in range(occupancy.spans):
         times = occupancy.times(span)
@@ -134,29 +118,8 @@ def test_each_moment_is_within_its_span(make_model):
     assert occupancy.at(1.0) is occupancy.at(times[1])
 
 
-def test_a_still_camera_sees_nothing_new_in_a_still_scene(make_model, tiny_scene):
-    model = make_model()
-    fill_masks(model, 12.0)
-    view = StillView(FastRenderer(model, Shortcuts(cells=8)), tiny_scene.cameras, 0, 0.1)
-    first = view.image(0.1)["rgb"]
-    assert not view.changing.any()
-    assert torch.equal(view.image(0.9)["rgb"], first)
-
-
-def test_a_still_camera_sees_what_moves(make_model, tiny_scene):
-    """Where everything moves, frames are those of the renderer."""
-    model = make_model()
-    fill_masks(model, -1.0)
-    change_dynamic_tables(model)
-    renderer = FastRenderer(model, Shortcuts(cells=8))
-    view = StillView(renderer, tiny_scene.cameras, 0, 0.1)
-    assert view.changing.float().mean() > 0.9
-    expected = renderer.image(tiny_scene.cameras, 0, 0.9)["rgb"]
-    assert (view.image(0.9)["rgb"] - expected).abs().mean() < 1e-3
-
-
-def test_sure_masks(make_model):
-    model = make_model()
+def test_sure_masks(rough_model):
+    model = rough_model()
     before = model.field.encoding.mask_logits.clone()
     sure = with_sure_masks(model, 0.99)
     assert torch.equal(model.field.encoding.mask_logits, before) and with_sure_masks(model, 1.0) is model
@@ -166,8 +129,8 @@ def test_sure_masks(make_model):
     assert (after[decided] == 20 * before[decided].sign()).all() and decided.any()
 
 
-def test_rays_that_see_nothing(make_model, tiny_scene):
-    model = make_model("rays.background=white", "rays.contraction=none")
+def test_rays_that_see_nothing(rough_model, tiny_scene):
+    model = rough_model("rays.background=white", "rays.contraction=none")
     for part in model.fields():
         part.density_mlp.weights[-1][0] = -1e3
     image = FastRenderer(model, Shortcuts(cells=8)).image(tiny_scene.cameras, 0, 0.5)

@@ -13,11 +13,12 @@ from msth_taichi.config import Config
 from msth_taichi.errors import ConfigError, RunError
 from msth_taichi.evaluation.evaluate import evaluate, scene_of
 from msth_taichi.exporting.export import export
-from msth_taichi.rendering import fast
-from msth_taichi.rendering.fast import FastRenderer, StillView
+from msth_taichi.rendering import still
+from msth_taichi.rendering.fast import FastRenderer
 from msth_taichi.rendering.paths import make_path
 from msth_taichi.rendering.plan import run_digest
 from msth_taichi.rendering.render import render_path
+from msth_taichi.rendering.still import StillView
 from msth_taichi.rendering.view import StillViews, View
 from msth_taichi.scene.scene import load_scene
 from msth_taichi.training import chain as chain_module
@@ -179,11 +180,11 @@ def test_a_video_runs_through_all_segments(chain, tmp_path):
 
 
 def test_still_cameras_show_both_segments_of_a_moment(chain, monkeypatch):
-    monkeypatch.setattr(fast, "_CELLS_CPU", 8)
+    monkeypatch.setattr(still, "_CELLS_CPU", 8)
     path = make_path(chain.scene, "test:0")
     first, second = chain.cut.segments[:2]
     time = (second.start + first.last) / 2
-    views = [StillView(chain.segment(k).renderer, path.cameras, 0, 0.0, 0.9) for k in (0, 1)]
+    views = [StillView(chain.segment(k).renderer, path.cameras, 0, 0.9) for k in (0, 1)]
     expected = sum(view.image(s.local(time))["rgb"] for view, s in zip(views, (first, second), strict=True)) / 2
     torch.testing.assert_close(StillViews(chain, path, 0.9).image(0, time, "full")["rgb"], expected)
 

@@ -1,0 +1,70 @@
+"""Frames through a camera that stands still: what moves is seen, what does not is rendered once."""
+
+import pytest
+import torch
+
+from msth_taichi.rendering.fast import FastRenderer, Shortcuts
+from msth_taichi.rendering.occupancy import Occupancy
+from msth_taichi.rendering.still import StillView
+from tests.model.test_renderer import change_dynamic_tables, fill_masks
+
+CELLS = Shortcuts(cells=8)
+
+
+def test_nothing_new_in_a_still_scene(rough_model, tiny_scene):
+    model = rough_model()
+    fill_masks(model, 12.0)
+    view = StillView(FastRenderer(model, CELLS), tiny_scene.cameras, 0)
+    first = view.image(0.1)["rgb"]
+    assert not view.changing(0.1).any() and first.std() > 0
+    assert torch.equal(view.image(0.9)["rgb"], first)
+
+
+def test_what_moves_is_seen(rough_model, tiny_scene):
+    """Where everything moves, frames are those of the renderer."""
+    model = rough_model()
+    fill_masks(model, -1.0)
+    change_dynamic_tables(model)
+    renderer = FastRenderer(model, CELLS)
+    view = StillView(renderer, tiny_scene.cameras, 0)
+    assert view.changing(0.9).float().mean() > 0.9
+    expected = renderer.image(tiny_scene.cameras, 0, 0.9)["rgb"]
+    assert (view.image(0.9)["rgb"] - expected).abs().mean() < 1e-3
+
+
+@pytest.fixture
+def passing(rough_model, monkeypatch):
+    """A renderer of a scene in which all that moves is there in the first span alone."""
+    model = rough_model("proposals.0.max_resolution=[8,8,8,40]")
+    fill_masks(model, -1.0)
+    inner = Occupancy.at
+    monkeypatch.setattr(Occupancy, "at", lambda self, time: inner(self, time) * (self.span(time) == 0))
+    renderer = FastRenderer(model, Shortcuts(cells=8))
+    return renderer
+
+
+def test_where_something_passed_the_rest_is_rendered_once(passing, tiny_scene):
+    """While nothing moves, frames are those of the middle of the first span in which nothing does."""
+    view = StillView(passing, tiny_scene.cameras, 0)
+    spans = passing.occupancy("full").spans
+    assert spans > 2
+    assert view.changing(0.0).float().mean() > 0.9 and not view.changing(1.0).any()
+    expected = passing.image(tiny_scene.cameras, 0, 1.5 / spans)["rgb"]
+    assert (view.image(1.0)["rgb"] - expected).abs().mean() < 1e-3
+
+
+def test_frames_do_not_depend_on_those_before(rough_model, tiny_scene):
+    model = rough_model()
+    change_dynamic_tables(model)
+    views = [StillView(FastRenderer(model, CELLS), tiny_scene.cameras, 0) for _ in range(2)]
+    times = (0.0, 0.3, 0.9)
+    forward = [views[0].image(time)["rgb"] for time in times]
+    backward = [views[1].image(time)["rgb"] for time in reversed(times)]
+    assert all(torch.equal(a, b) for a, b in zip(forward, reversed(backward), strict=True))
+
+
+def test_the_empty_stage_stands_still(rough_model, tiny_scene):
+    renderer = FastRenderer(rough_model(), CELLS)
+    view = StillView(renderer, tiny_scene.cameras, 0, mode="static")
+    assert not view.changing(0.5).any()
+    assert torch.equal(view.image(0.2)["rgb"], view.image(0.7)["rgb"])
