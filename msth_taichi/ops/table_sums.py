@@ -33,9 +33,10 @@ class TableSums:
 
     def __init__(self, mask: GridSpec, static: GridSpec, dynamic: GridSpec, device: torch.device):
         self.specs = (mask, static, dynamic)
-        self.mask, self.static, self.dynamic = (
-            torch.zeros(spec.num_entries, 1, dtype=torch.int64, device=device) for spec in self.specs
-        )
+        sizes = [spec.num_entries for spec in (static, dynamic, mask)]
+        # in one piece: what several GPUs add up costs them time for each tensor, however small
+        self.all = torch.zeros(sum(sizes), 1, dtype=torch.int64, device=device)
+        self.static, self.dynamic, self.mask = self.all.split(sizes)
         self.bounds = torch.zeros(static.levels, device=device)
         """(L,) no sum of a level is larger; not finite where a gradient was not."""
         self.scales = torch.zeros(static.levels, device=device)
@@ -86,8 +87,7 @@ class TableSums:
 
     def clear(self) -> None:
         """Forget all sums."""
-        for table in (self.mask, self.static, self.dynamic):
-            table.zero_()
+        self.all.zero_()
         self.pending = False
         if self._beside is not None:
             self._beside.clear()

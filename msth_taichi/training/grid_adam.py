@@ -98,10 +98,10 @@ class GridAdam:
             sums, flat = field.encoding.sums, field.flat
             assert sums is not None and flat is not None
             if field.encoding.static_table.requires_grad:
-                self.add([sums.static])
+                self.add((sums.all, flat.gradients))
             else:
                 sums.static.zero_()  # an entry that no gradient ever reached stays as it is
-            self.add((sums.dynamic, sums.mask, flat.gradients))
+                self.add((sums.all[len(sums.static) :], flat.gradients))
         for field in reversed(pending):  # the last one changes the scale that all divide by
             self._step_field(field, _GROWTH if field is pending[0] else 0.0)
 
