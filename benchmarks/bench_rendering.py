@@ -108,7 +108,7 @@ def measure_all(device: torch.device, sizes: Sizes) -> Result:
         looked_up = renderer.looked_up / (len(times) + 1) / (width * height)
         rows.append({"name": name, **speed(seconds), **quality(found, plain, truth), "samples": looked_up})
     best = renderer
-    for threshold in (0.9, 0.5):
+    for threshold in (0.9, 0.7, 0.5):
         view = StillView(best, scene.cameras, index, threshold)
         found, seconds = render(view.image, times, device)
         again = sum(view.changing(t).float().mean().item() for t in times) / len(times)

@@ -16,6 +16,7 @@ from msth_taichi.scene.cameras import Cameras
 from msth_taichi.thresholds import EMPTY_LOGIT
 
 _OPAQUE = 7.0  # optical depth that lets a thousandth through
+_HAZE = 0.05  # optical depth across a cell
 _CELLS_CPU = 64
 
 
@@ -124,6 +125,7 @@ class StillView:
         return (moves & (depth < _OPAQUE)).any(0)
 
     def _cells(self) -> Occupancy:
-        model = self._renderer.model
-        occupancy = self._renderer.occupancy("full")
-        return occupancy or Occupancy(model.proposals[-1], model.compute, _CELLS_CPU)  # type: ignore[arg-type]
+        """Of what can be seen: a haze that moves is none."""
+        model, shared = self._renderer.model, self._renderer.occupancy("full")
+        cells = _CELLS_CPU if shared is None else shared.cells
+        return Occupancy(model.proposals[-1], model.compute, cells, least=_HAZE)  # type: ignore[arg-type]
