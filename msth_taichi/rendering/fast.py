@@ -14,7 +14,6 @@ Letters: N rays, P samples of a proposal, S samples of the field, M samples that
 import copy
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 
@@ -23,16 +22,7 @@ from msth_taichi.model.ndc import ndc_distance
 from msth_taichi.model.parts import in_parts
 from msth_taichi.model.rays import Rays
 from msth_taichi.model.renderer import Mode, RadianceField
-from msth_taichi.ops.lookups import (
-    Lookups,
-    Seen,
-    choose,
-    color_inputs,
-    place,
-    shade,
-    want,
-    weigh,
-)
+from msth_taichi.ops.lookups import Lookups, Seen, choose, color_inputs, place, shade, want, weigh
 from msth_taichi.ops.marching import Packed, marched_edges, pack, redraw
 from msth_taichi.rendering.occupancy import Occupancy
 from msth_taichi.scene.cameras import Cameras
@@ -103,14 +93,11 @@ class FastRenderer:
         """
         width, height = cameras.size(index)
         camera = cameras.select([index]).to(self.device)
-        pixels = curve(width, height, self.device)
+        pixels = torch.arange(height * width, device=self.device)
         parts = in_parts(
             pixels, self.chunk(), lambda part: self.rays(self.camera_rays(camera, part, time), time, mode=mode)
         )
-        return {
-            name: scattered(torch.cat([part[name] for part in parts]), pixels).unflatten(0, (height, width))
-            for name in parts[0]
-        }
+        return {name: torch.cat([part[name] for part in parts]).unflatten(0, (height, width)) for name in parts[0]}
 
     def camera_rays(self, camera: Cameras, pixels: torch.Tensor, time: float) -> Rays:
         """Rays of pixels (N,), numbered along rows, of one camera."""
@@ -248,29 +235,6 @@ class FastRenderer:
         if mode != "full":
             geometry[0] = torch.where((masks < 0.5) == (mode == "dynamic"), geometry[0], EMPTY_LOGIT)
         return geometry, masks
-
-
-@lru_cache(maxsize=4)
-def curve(width: int, height: int, device: torch.device) -> torch.Tensor:
-    """(H*W,) pixels along a Z-order curve: rays that are neighbours in memory then are so in space, in squares and not
-    only along rows, and read the same entries of tables.
-
-    Source: Morton 1966.
-
-    Example:
-        >>> curve(2, 3, torch.device("cpu"))
-        tensor([0, 1, 2, 3, 4, 5])
-    """
-    row, column = (torch.arange(size, device=device) for size in (height, width))
-    order = torch.zeros(height, width, dtype=torch.int64, device=device)
-    for bit in range(max(width, height).bit_length()):
-        order |= ((column >> bit & 1) << 2 * bit) | ((row >> bit & 1) << 2 * bit + 1)[:, None]
-    return order.view(-1).argsort()
-
-
-def scattered(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """Values (N, ...) where `places` (N,), each number below N once, says that they belong."""
-    return torch.empty_like(values).index_copy_(0, places, values)
 
 
 def with_sure_masks(model: RadianceField, sure: float) -> RadianceField:

@@ -3,6 +3,8 @@
 Letters: N rays, H, W image size, T spans of time, C cells per axis.
 """
 
+import math
+
 import torch
 
 from msth_taichi.model.field import ProposalField
@@ -10,7 +12,7 @@ from msth_taichi.model.parts import in_parts
 from msth_taichi.model.rays import Rays
 from msth_taichi.model.renderer import Mode
 from msth_taichi.ops.marching import marched_edges, pack_cells
-from msth_taichi.rendering.fast import FastRenderer, curve
+from msth_taichi.rendering.fast import FastRenderer
 from msth_taichi.rendering.occupancy import Occupancy
 from msth_taichi.scene.cameras import Cameras
 from msth_taichi.thresholds import EMPTY_LOGIT
@@ -53,7 +55,7 @@ class StillView:
         self._mode: Mode = mode
         self._size = cameras.size(index)
         self._camera = cameras.select([index]).to(renderer.device)
-        self._along = curve(*self._size, renderer.device)
+        self._pixels = torch.arange(math.prod(self._size), device=renderer.device)
         self._occupancy = self._cells()
         masks = self._occupancy.least_mask(renderer.model.field.encoding)
         self._moving = pack_cells(masks < threshold)
@@ -69,7 +71,7 @@ class StillView:
     def image(self, time: float) -> dict[str, torch.Tensor]:
         """The frame at a time, as `FastRenderer.image` gives it."""
         width, height = self._size
-        again = self._along[self.changing(time)[self._along]]
+        again = self._pixels[self.changing(time)]
         found = {name: values.clone() for name, values in self._still.items()}
         if len(again):
             for name, values in self._at(again, time).items():
@@ -79,18 +81,18 @@ class StillView:
     def _look(self) -> None:
         """Find the rays that change in each span, and render what the others show."""
         spans = self._occupancy.spans
-        unseen = torch.ones_like(self._along, dtype=torch.bool)
+        unseen = torch.ones_like(self._pixels, dtype=torch.bool)
         for span in range(spans):
             time = (span + 0.5) / spans
             parts = in_parts(
-                self._along, self._renderer.chunk(), lambda part, time=time: self._changes(self._rays(part, time), time)
+                self._pixels,
+                self._renderer.chunk(),
+                lambda part, time=time: self._changes(self._rays(part, time), time),
             )
-            changing = torch.empty_like(unseen)
-            changing[self._along] = torch.cat(parts)
+            changing = torch.cat(parts)
             self._changing.append(changing)
             # of the last span all, for names and shapes if for nothing else
-            fresh = unseen if span == spans - 1 else unseen & ~changing
-            fresh = self._along[fresh[self._along]]
+            fresh = self._pixels[unseen if span == spans - 1 else unseen & ~changing]
             unseen = unseen & changing
             if len(fresh):
                 for name, values in self._at(fresh, time).items():
