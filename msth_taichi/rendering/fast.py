@@ -32,7 +32,7 @@ _TURN = 4
 """Samples of a ray that are looked up before its light is measured again."""
 
 _CHUNK_CPU = 2**14
-_INDICES = 2**31  # of a tensor in a kernel
+_INDICES = 2**31 - 2**16  # of a tensor in a kernel, and some room
 _MEMORY_SHARE = 0.25  # of the device
 
 
