@@ -52,7 +52,7 @@ class Record:
             self.seconds[part] = self.seconds.get(part, 0.0) + seconds
 
     def write(self, run: Path, device: torch.device) -> None:
-        """Replace training.json of a run folder; the peak of GPU memory is PyTorch's since the training was last started."""
+        """Replace training.json of a run folder; the peak of GPU memory is since the training was last started."""
         values: dict[str, Any] = {
             "preset": self.preset,
             "device": device_name(device),
