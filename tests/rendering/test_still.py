@@ -1,8 +1,8 @@
 """Frames through a camera that stands still: what moves is seen, what does not is rendered once."""
 
-import pytest
 import torch
 
+from msth_taichi.rendering import still
 from msth_taichi.rendering.fast import FastRenderer, Shortcuts
 from msth_taichi.rendering.occupancy import Occupancy
 from msth_taichi.rendering.still import StillView
@@ -32,25 +32,22 @@ def test_what_moves_is_seen(rough_model, tiny_scene):
     assert (view.image(0.9)["rgb"] - expected).abs().mean() < 1e-3
 
 
-@pytest.fixture
-def passing(rough_model, monkeypatch):
-    """A renderer of a scene in which all that moves is there in the first span alone."""
+def test_where_something_passed_the_rest_is_rendered_once(rough_model, tiny_scene, monkeypatch):
+    """Where all that moves is there in the first span alone, later frames are that of the middle of the second."""
     model = rough_model("proposals.0.max_resolution=[8,8,8,40]")
     fill_masks(model, -1.0)
+    change_dynamic_tables(model)
+    renderer = FastRenderer(model, Shortcuts(cells=0))  # so that it looks everywhere itself
     inner = Occupancy.at
     monkeypatch.setattr(Occupancy, "at", lambda self, time: inner(self, time) * (self.span(time) == 0))
-    renderer = FastRenderer(model, Shortcuts(cells=8))
-    return renderer
-
-
-def test_where_something_passed_the_rest_is_rendered_once(passing, tiny_scene):
-    """While nothing moves, frames are those of the middle of the first span in which nothing does."""
-    view = StillView(passing, tiny_scene.cameras, 0)
-    spans = passing.occupancy("full").spans
+    monkeypatch.setattr(still, "_CELLS_CPU", 8)
+    spans = Occupancy(model.proposals[-1], model.compute, 8).spans
     assert spans > 2
+    view = StillView(renderer, tiny_scene.cameras, 0)
     assert view.changing(0.0).float().mean() > 0.9 and not view.changing(1.0).any()
-    expected = passing.image(tiny_scene.cameras, 0, 1.5 / spans)["rgb"]
-    assert (view.image(1.0)["rgb"] - expected).abs().mean() < 1e-3
+    expected, other = (renderer.image(tiny_scene.cameras, 0, time)["rgb"] for time in (1.5 / spans, 1.0))
+    assert (view.image(1.0)["rgb"] - expected).abs().mean() < 1e-3 < (other - expected).abs().mean()
+    assert (view.image(0.0)["rgb"] - renderer.image(tiny_scene.cameras, 0, 0.0)["rgb"]).abs().mean() < 1e-3
 
 
 def test_frames_do_not_depend_on_those_before(rough_model, tiny_scene):
