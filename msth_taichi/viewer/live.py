@@ -1,7 +1,7 @@
 """A training in a browser: `msth train --vis viewer`.
 
 Pictures are rendered between training steps. Somebody who moves gets up to half of the time, somebody who only watches
-a tenth, and a new picture every few seconds.
+a twentieth, and a new picture every few seconds.
 """
 
 import math
@@ -26,7 +26,7 @@ from msth_taichi.viewer.schedule import Pace, Task
 if TYPE_CHECKING:
     from msth_taichi.training.trainer import Trainer
 
-_MOVING, _STILL = 0.5, 0.1  # shares of the time
+_MOVING, _STILL = 0.5, 0.05  # shares of the time
 _REFRESH = 5.0  # seconds after which a still picture is rendered again
 _LONGEST = 0.5  # seconds that training waits for one picture
 _PLOTTED = {"loss": "loss", "psnr": "PSNR"}  # names of metrics.jsonl, and what the page calls them
