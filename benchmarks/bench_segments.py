@@ -45,7 +45,7 @@ class Sizes:
         scene: built-in scene.
         segment: frames of each segment.
         steps: of each training.
-        every: every n-th frame of a segment is compared with the truth.
+        every: every n-th frame of a segment is compared with the truth; all are rendered.
         settings: overrides of the preset.
     """
 
@@ -58,10 +58,10 @@ class Sizes:
 
 
 FULL = Sizes(
-    "plenoptic",
-    "synthetic:cameras=8,test_cameras=1,frames=1200,width=320,height=240",
+    "multiview",
+    "synthetic:cameras=20,test_cameras=1,frames=1200,width=640,height=480",
     segment=300,
-    steps=2000,
+    steps=3000,
     every=10,
 )
 SMALL = Sizes("demo", "synthetic:cameras=4,test_cameras=1,frames=24,width=32,height=24", segment=8, steps=60)
@@ -90,7 +90,7 @@ def measure_all(device: torch.device, sizes: Sizes) -> Result:
         train(part_of(scene, cut.segments[-1]), short, Path(folder) / "first", progress=False)
         chain = train_segments(scene, config, Path(folder) / "chain", cut, train_one)
         for number, segment in enumerate(own_frames(cut.segments)):
-            numbers = range(segment.first, segment.first + segment.frames)[:: sizes.every]
+            numbers = range(segment.first, segment.first + segment.frames)
             own = part_of(scene, segment)
             single = train_one(own, config, Path(folder) / "single")
             in_chain, alone = costs[number], costs[-1]
@@ -98,8 +98,9 @@ def measure_all(device: torch.device, sizes: Sizes) -> Result:
                 segment.start + (n - segment.first) * (segment.end - segment.start) / segment.frames for n in numbers
             ]
             truth = [f for k, f in enumerate(frames_of(own)) if k % sizes.every == 0]
-            found, chain_seconds = render(chain, scene.cameras, times, device)
-            other, alone_seconds = render(single, scene.cameras, [segment.local(t) for t in times], device)
+            found, chain_seconds = render(chain, scene.cameras, times, device, sizes.every)
+            own_times = [segment.local(t) for t in times]
+            other, alone_seconds = render(single, scene.cameras, own_times, device, sizes.every)
             rows.append(
                 {
                     "first": segment.first,
@@ -183,15 +184,16 @@ def frames_of(scene: Scene, images=None, numbers: Sequence[int] | None = None) -
 
 
 def render(
-    run: Run, cameras: Cameras, times: Sequence[float], device: torch.device
+    run: Run, cameras: Cameras, times: Sequence[float], device: torch.device, every: int = 1
 ) -> tuple[list[torch.Tensor], float]:
-    """Frames (H, W, 3) of the held-out camera at times, and the seconds that one took, after one that warms up."""
+    """Every n-th frame (H, W, 3) of the held-out camera at times, and the seconds that each of all took, after one
+    that warms up."""
     camera = int(run.scene.images("test").camera[0])
     view = partial(run.renderer.image, cameras, camera)
     view(times[0])
     wait(device)
     start = time.perf_counter()
-    found = [view(t)["rgb"] for t in times]
+    found = [view(t)["rgb"] for t in times][::every]
     wait(device)
     return [image.cpu() for image in found], (time.perf_counter() - start) / len(times)
 

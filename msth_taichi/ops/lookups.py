@@ -52,6 +52,40 @@ class Lookups:
         self.depth = torch.zeros(middles.shape[1], device=middles.device)
 
 
+class Counted:
+    """How many samples of each ray, and of all rays before it.
+
+    The number of all is asked for at once and waited for when it is read, so that other work fits in between.
+
+    Args:
+        each: (N,) int32.
+
+    Attributes:
+        each: as given.
+        ends: (N,) int32, running sum.
+
+    Example:
+        >>> Counted(torch.tensor([2, 0, 3], dtype=torch.int32)).total
+        5
+    """
+
+    def __init__(self, each: torch.Tensor):
+        check("each", each, (None,), torch.int32)
+        self.each, self.ends = each, each.cumsum(0, dtype=torch.int32)
+        self._total = self.ends[-1:].to("cpu", non_blocking=True)
+        self._arrival: torch.cuda.Event | None = None
+        if each.is_cuda:
+            self._arrival = torch.cuda.Event()
+            self._arrival.record()
+
+    @property
+    def total(self) -> int:
+        """The sum."""
+        if self._arrival is not None:
+            self._arrival.synchronize()
+        return int(self._total.sum())
+
+
 class Seen(NamedTuple):
     """What N rays pass: optical depth (N,), distance where half of the light is gone (N,), sum of masks by weight
     (N,); weights of the samples (M,), -1 of those that do not show; and how many of a ray's do (N,)."""
@@ -72,7 +106,7 @@ class Chosen(NamedTuple):
     ends: torch.Tensor
 
 
-def want(lookups: Lookups, first: int, turn: int, darkness: float, logits: torch.Tensor) -> torch.Tensor:
+def want(lookups: Lookups, first: int, turn: int, darkness: float, logits: torch.Tensor) -> Counted:
     """Ask for some more of each ray's samples, as long as there is light.
 
     Args:
@@ -82,7 +116,7 @@ def want(lookups: Lookups, first: int, turn: int, darkness: float, logits: torch
         darkness: optical depth at which a ray ends.
         logits: (M',) density logits of the turn before.
     Returns:
-        (N,) int32, how many are wanted.
+        how many are wanted.
 
     Example:
         >>> wanted = want(lookups, 0, 8, 6.0, torch.empty(0))
@@ -95,12 +129,12 @@ def want(lookups: Lookups, first: int, turn: int, darkness: float, logits: torch
         lookup_kernels(logits.dtype).want(
             first, turn, darkness, count, widths, logits, base, lookups.depth, lookups.slots, wanted
         )
-    return wanted
+    return Counted(wanted)
 
 
 def place(
     lookups: Lookups,
-    wanted: torch.Tensor,
+    wanted: Counted,
     origins: torch.Tensor,
     directions: torch.Tensor,
     kind: Contraction = "inf",
@@ -110,7 +144,7 @@ def place(
 
     Args:
         lookups: its slots and total grow.
-        wanted: (N,) from `want`.
+        wanted: from `want`.
         origins: (N, 3) scene units.
         directions: (N, 3).
         kind: contraction.
@@ -122,15 +156,13 @@ def place(
         >>> positions = place(lookups, want(lookups, 0, 8, 6.0, logits), rays.origins, rays.directions)
     """
     middles, _, count = lookups.samples
-    check("wanted", wanted, tuple(count.shape), torch.int32)
+    check("wanted", wanted.each, tuple(count.shape), torch.int32)
     check("origins", origins, (len(count), 3), torch.float32)
     check("directions", directions, (len(count), 3), torch.float32)
-    ends = wanted.cumsum(0, dtype=torch.int32)
-    number = int(ends[-1]) if len(ends) else 0
-    positions = origins.new_zeros(aligned(number), 3)
-    if number:
+    positions = origins.new_zeros(aligned(wanted.total), 3)
+    if len(positions):
         place_kernels(kind).place(
-            count, ends, wanted, lookups.total, origins, directions, middles, box, lookups.slots, positions
+            count, wanted.ends, wanted.each, lookups.total, origins, directions, middles, box, lookups.slots, positions
         )
     lookups.total += len(positions)
     return positions
@@ -174,17 +206,21 @@ def weigh(
     return seen
 
 
-def choose(lookups: Lookups, seen: Seen) -> Chosen:
+def choose(lookups: Lookups, seen: Seen, shown: Counted) -> Chosen:
     """The samples that show.
 
+    Args:
+        lookups: of all turns.
+        seen: in them.
+        shown: counts `seen.shown`.
+
     Example:
-        >>> chosen = choose(lookups, seen)
+        >>> chosen = choose(lookups, seen, Counted(seen.shown))
     """
-    count = lookups.samples.count
-    ends = seen.shown.cumsum(0, dtype=torch.int32)
-    slots, rays = ends.new_zeros(2, aligned(int(ends[-1]) if len(ends) else 0)).unbind()
+    count, ends = lookups.samples.count, shown.ends
+    slots, rays = ends.new_zeros(2, aligned(shown.total)).unbind()
     if len(slots):
-        lookup_kernels(torch.float32).choose(count, lookups.slots, seen.weights, ends, seen.shown, slots, rays)
+        lookup_kernels(torch.float32).choose(count, lookups.slots, seen.weights, ends, shown.each, slots, rays)
     return Chosen(slots, rays, ends)
 
 

@@ -40,10 +40,10 @@ def look_up(
     found = op.Lookups(samples)
     logits = [torch.empty(0, dtype=dtype, device=origins.device)]
 
-    def placed(wanted: torch.Tensor) -> torch.Tensor:
+    def placed(wanted: op.Counted) -> torch.Tensor:
         before = found.total
         grid = op.place(found, wanted, origins, directions, "none", 4.0)
-        assert found.total - before == len(grid) == op.aligned(int(wanted.sum()))
+        assert found.total - before == len(grid) == op.aligned(int(wanted.each.sum()))
         return density(grid * 8 - 4, dtype)
 
     for first in range(0, SAMPLES, 3):
@@ -67,7 +67,7 @@ def test_what_is_looked_up_and_what_it_weighs(device, darkness, dtype):
     masks = torch.linspace(0, 1, len(logits), device=device)
     end = torch.full((RAYS,), 9.0, device=device)
     seen = op.weigh(found, logits, masks, end, 0.02, darkness, True)
-    chosen = op.choose(found, seen)
+    chosen = op.choose(found, seen, op.Counted(seen.shown))
     looked_up = (found.slots >= 0).sum()
     assert 0 < looked_up <= samples.count.sum()
     assert (looked_up == samples.count.sum()) == (darkness == math.inf)
@@ -101,7 +101,7 @@ def test_all_samples_are_compositing(device):
     _, origins, directions = rays_with_gaps(device)
     found, logits = look_up(samples, origins, directions, math.inf, torch.float32)
     seen = op.weigh(found, logits, torch.ones_like(logits), edges[-1], -1.0, math.inf, True)
-    chosen = op.choose(found, seen)
+    chosen = op.choose(found, seen, op.Counted(seen.shown))
     colors = torch.randn(3, len(logits), generator=generator).to(device)
     inputs = op.color_inputs(chosen, torch.arange(RAYS, device=device, dtype=torch.float32)[None], colors)
     assert torch.equal(inputs[0], chosen.rays.float()) and (inputs[1] == 1).all()
@@ -122,7 +122,7 @@ def test_no_rays(device):
     wanted = op.want(found, 0, 4, 1.0, logits)
     assert op.place(found, wanted, empty[:3].T.contiguous(), empty[:3].T.contiguous()).shape == (0, 3)
     seen = op.weigh(found, logits, logits, logits, 0.1, 1.0, True)
-    color, _ = op.shade(op.choose(found, seen), seen, empty[:3])
+    color, _ = op.shade(op.choose(found, seen, op.Counted(seen.shown)), seen, empty[:3])
     assert color.shape == (3, 0)
 
 
@@ -132,4 +132,4 @@ def test_what_does_not_fit_is_named(device):
     with pytest.raises(TensorError, match="logits"):
         op.weigh(found, *torch.zeros(3, 3, device=device), 0.1, 6.0, False)
     with pytest.raises(TensorError, match="wanted"):
-        op.place(found, torch.zeros(3, dtype=torch.int32, device=device), origins, directions)
+        op.place(found, op.Counted(torch.zeros(3, dtype=torch.int32, device=device)), origins, directions)
