@@ -13,10 +13,7 @@ Letters: N rays, P samples of a proposal, S samples of the field, M samples that
 
 import copy
 import math
-from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from itertools import zip_longest
-from typing import TypeVar
 
 import torch
 
@@ -34,18 +31,9 @@ from msth_taichi.thresholds import EMPTY_LOGIT
 _TURN = 4
 """Samples of a ray that are looked up before its light is measured again."""
 
-_INTERLEAVED = 2**17
-"""Rays from which on two halves of them take turns, so that the GPU works for one while the host waits to hear how much
-the other wants. A CPU gets fewer at once."""
-
 _CHUNK_CPU = 2**14
 _INDICES = 2**31 - 2**16  # of a tensor in a kernel, and some room
 _MEMORY_SHARE = 0.25  # of the device
-
-Image = dict[str, torch.Tensor]
-Found = TypeVar("Found")
-Steps = Generator[None, None, Found]
-"""Work that can be left off wherever the host would wait for the GPU."""
 
 
 @dataclass(frozen=True)
@@ -132,17 +120,9 @@ class FastRenderer:
             mode: see `RadianceField.forward`.
             behind: (N, 3) colour where they end; None for the model's own.
         """
-        size = len(rays) if len(rays) < _INTERLEAVED else -(-len(rays) // 2)
-        parts = rays.split(max(size, 1))
-        colors = [None] * len(parts) if behind is None else behind.split(max(size, 1))
-        found = in_turns(self._seen(part, time, mode, color) for part, color in zip(parts, colors, strict=True))
-        return {name: torch.cat([image[name] for image in found]) for name in found[0]}
-
-    def _seen(self, rays: Rays, time: float, mode: Mode, behind: torch.Tensor | None) -> Steps[Image]:
-        """See `rays`."""
         background = self.model.background(len(rays), mode=mode) if behind is None else behind
         samples, end = self._samples(rays, time, mode, keep_last=background is None)
-        seen, color, last_color = yield from self._look_up(rays, time, samples, end, mode, keep_last=background is None)
+        seen, color, last_color = self._look_up(rays, time, samples, end, mode, keep_last=background is None)
         light = torch.exp(-seen.depth)
         # where half of the light never goes, the depth is the last sample's, kept or not
         median = torch.where(seen.depth < math.log(2), end, seen.median)
@@ -223,7 +203,7 @@ class FastRenderer:
 
     def _look_up(
         self, rays: Rays, time: float, samples: Packed, end: torch.Tensor, mode: Mode, keep_last: bool
-    ) -> Steps[tuple[Seen, torch.Tensor, torch.Tensor]]:
+    ) -> tuple[Seen, torch.Tensor, torch.Tensor]:
         """What rays pass, the colour (3, N) of what they see, and that of their last sample that shows."""
         field, compute, given = self.model.field, self.model.compute, self.shortcuts
         lookups = Lookups(samples)
@@ -231,7 +211,6 @@ class FastRenderer:
         logits = end.new_empty(0, dtype=compute)
         for first in range(0, len(samples.middles), _TURN):
             wanted = want(lookups, first, _TURN, self._darkness, logits)
-            yield
             found.append(self._geometry(rays, time, lookups, wanted, mode))
             logits = found[-1][0][0]
             if not len(logits):
@@ -241,9 +220,7 @@ class FastRenderer:
         self.looked_up += lookups.total
 
         seen = weigh(lookups, geometry[0], masks, end, given.least_weight, self._darkness, keep_last)
-        shown = Counted(seen.shown)
-        yield
-        chosen = choose(lookups, seen, shown)
+        chosen = choose(lookups, seen, Counted(seen.shown))
         colors = field.color_mlp(color_inputs(chosen, field.per_ray(rays).to(compute), geometry))
         return seen, *shade(chosen, seen, colors)
 
@@ -258,28 +235,6 @@ class FastRenderer:
         if mode != "full":
             geometry[0] = torch.where((masks < 0.5) == (mode == "dynamic"), geometry[0], EMPTY_LOGIT)
         return geometry, masks
-
-
-def in_turns(works: Iterable[Steps[Found]]) -> list[Found]:
-    """What each piece of work comes to, one step of each after another.
-
-    Example:
-        >>> def steps(name):
-        ...     yield print(name, "waits")
-        ...     return name
-        >>> in_turns([steps("a"), steps("b")])
-        a waits
-        b waits
-        ['a', 'b']
-    """
-    found: dict[int, Found] = {}
-
-    def ended(number: int, work: Steps[Found]) -> Generator[None, None, None]:
-        found[number] = yield from work
-
-    for _ in zip_longest(*(ended(number, work) for number, work in enumerate(works))):
-        pass
-    return [found[number] for number in range(len(found))]
 
 
 def with_sure_masks(model: RadianceField, sure: float) -> RadianceField:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from msth_taichi.model.renderer import MODES, RadianceField, render_image
-from msth_taichi.rendering.fast import FastRenderer, Shortcuts, in_turns, with_sure_masks
+from msth_taichi.rendering.fast import FastRenderer, Shortcuts, with_sure_masks
 from msth_taichi.rendering.occupancy import Occupancy, side_lengths
 from msth_taichi.thresholds import EMPTY_LOGIT
 from tests.comparison import assert_close
@@ -52,34 +52,6 @@ def test_without_shortcuts_pictures_are_those_of_training(rough_model, tiny_scen
     for name, values in plain.items():
         assert fast[name].shape == values.shape
         assert_close(fast[name], values, 2e-3 if model.compute == torch.float16 else 1e-4)
-
-
-def test_halves_that_take_turns_show_the_same(rough_model, tiny_scene, monkeypatch):
-    """With what a ray ends in given or not; a camera's rays know their appearance."""
-    renderer = FastRenderer(rough_model("cameras.appearance=3"))
-    camera = tiny_scene.cameras.select([1]).to(renderer.device)
-    rays = renderer.camera_rays(camera, torch.arange(101, device=renderer.device), 0.3)
-    behind = torch.rand(101, 3, generator=torch.Generator().manual_seed(2)).to(renderer.device)
-    for given in (None, behind):
-        whole = renderer.rays(rays, 0.3, behind=given)
-        with monkeypatch.context() as patch:
-            patch.setattr("msth_taichi.rendering.fast._INTERLEAVED", 100)
-            halves = renderer.rays(rays, 0.3, behind=given)
-        for name, values in whole.items():
-            assert_close(halves[name], values, 2e-3 if renderer.model.compute == torch.float16 else 1e-6)
-
-
-def test_works_take_turns_and_end_each_with_its_own_result():
-    said = []
-
-    def steps(name, count):
-        for k in range(count):
-            said.append(f"{name}{k}")
-            yield
-        return name
-
-    assert in_turns(steps(name, count) for name, count in (("a", 1), ("b", 3), ("c", 0))) == ["a", "b", "c"]
-    assert said == ["a0", "b0", "b1", "b2"]
 
 
 @pytest.mark.parametrize("mode", ["full", "static"])
