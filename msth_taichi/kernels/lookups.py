@@ -32,6 +32,8 @@ def place_kernels(contraction: str) -> SimpleNamespace:
 
     @ti.kernel
     def place(
+        first: ti.i32,  # sample of a ray
+        last: ti.i32,  # one beyond
         count: numbers,  # (N,)
         ends: numbers,  # (N,) wanted samples of the rays so far
         wanted: numbers,  # (N,)
@@ -50,7 +52,7 @@ def place_kernels(contraction: str) -> SimpleNamespace:
                 for d in ti.static(range(3)):
                     origin[d] = origins[ray, d]
                     direction[d] = directions[ray, d]
-                for row in range(count[ray]):
+                for row in range(first, ti.min(last, count[ray])):
                     if slots[row, ray] == WANTED:
                         x = space.contracted(origin + direction * middles[row, ray], box)
                         for d in ti.static(range(3)):
@@ -77,26 +79,28 @@ def lookup_kernels(dtype: torch.dtype) -> SimpleNamespace:
     @ti.kernel
     def want(
         first: ti.i32,  # sample of a ray
-        turn: ti.i32,  # samples at once
+        last: ti.i32,  # one beyond
         darkness: real,
         count: numbers,  # (N,)
         widths: matrix,  # (S, N)
-        logits: stored_vector,  # (M',) of the turn before
+        logits: stored_vector,  # (M',) of an earlier turn
         base: ti.i32,  # slot of the first of them
+        known_first: ti.i32,  # sample of that turn
+        known_last: ti.i32,  # one beyond
         depth: vector,  # (N,) optical, added to
         slots: table,  # (S, N)
         wanted: numbers,  # (N,)
     ):
         for ray in range(count.shape[0]):
             passed = real(depth[ray])
-            for row in range(ti.max(first - turn, 0), ti.min(first, count[ray])):
+            for row in range(known_first, ti.min(known_last, count[ray])):
                 slot = slots[row, ray]
-                if slot >= base:
+                if slot >= 0:
                     passed += volume.optical_depth(ti.cast(logits[slot - base], real), real(widths[row, ray]))
             depth[ray] = passed
             number = 0
             if passed < darkness:
-                for row in range(first, ti.min(first + turn, count[ray])):
+                for row in range(first, ti.min(last, count[ray])):
                     slots[row, ray] = WANTED
                     number += 1
             wanted[ray] = number

@@ -34,7 +34,7 @@ class Lookups:
 
     Attributes:
         slots: (S, N) int32, negative of what is not looked up.
-        depth: (N,) optical depth of all turns but the last.
+        depth: (N,) optical depth of the turns that `want` was told of.
         total: M, of all turns so far, with up to 7 a turn that belong to no ray.
     """
 
@@ -86,6 +86,15 @@ class Counted:
         return int(self._total.sum())
 
 
+class Turn(NamedTuple):
+    """What some samples of each ray turned out to be: which ones, the slot of the first of them, and their density
+    logits (M',)."""
+
+    rows: range
+    base: int
+    logits: torch.Tensor
+
+
 class Seen(NamedTuple):
     """What N rays pass: optical depth (N,), distance where half of the light is gone (N,), sum of masks by weight
     (N,); weights of the samples (M,), -1 of those that do not show; and how many of a ray's do (N,)."""
@@ -106,34 +115,45 @@ class Chosen(NamedTuple):
     ends: torch.Tensor
 
 
-def want(lookups: Lookups, first: int, turn: int, darkness: float, logits: torch.Tensor) -> Counted:
+def want(lookups: Lookups, rows: range, darkness: float, known: Turn | None = None) -> Counted:
     """Ask for some more of each ray's samples, as long as there is light.
 
     Args:
-        lookups: its depth grows by what the turn before found.
-        first: how many of each ray's were asked for so far.
-        turn: how many more.
+        lookups: its depth grows by what an earlier turn found.
+        rows: which of each ray's samples, of those that were not asked for so far.
         darkness: optical depth at which a ray ends.
-        logits: (M',) density logits of the turn before.
+        known: what the earlier turn found, each told of once, in their order.
     Returns:
-        how many are wanted.
+        how many are wanted. Where none are, no later sample will be.
 
     Example:
-        >>> wanted = want(lookups, 0, 8, 6.0, torch.empty(0))
+        >>> wanted = want(lookups, range(8), 6.0)
     """
-    check("logits", logits, (None,), _LOGITS)
     _, widths, count = lookups.samples
+    known = Turn(range(0), 0, widths.new_empty(0)) if known is None else known
+    check("logits", known.logits, (None,), _LOGITS)
     wanted = torch.zeros_like(count)
     if len(count):
-        base = lookups.total - len(logits)
-        lookup_kernels(logits.dtype).want(
-            first, turn, darkness, count, widths, logits, base, lookups.depth, lookups.slots, wanted
+        lookup_kernels(known.logits.dtype).want(
+            rows.start,
+            rows.stop,
+            darkness,
+            count,
+            widths,
+            known.logits,
+            known.base,
+            known.rows.start,
+            known.rows.stop,
+            lookups.depth,
+            lookups.slots,
+            wanted,
         )
     return Counted(wanted)
 
 
 def place(
     lookups: Lookups,
+    rows: range,
     wanted: Counted,
     origins: torch.Tensor,
     directions: torch.Tensor,
@@ -144,6 +164,7 @@ def place(
 
     Args:
         lookups: its slots and total grow.
+        rows: as `want` was given them.
         wanted: from `want`.
         origins: (N, 3) scene units.
         directions: (N, 3).
@@ -153,7 +174,8 @@ def place(
         (M', 3) grid positions, a multiple of 8, the last ones zero.
 
     Example:
-        >>> positions = place(lookups, want(lookups, 0, 8, 6.0, logits), rays.origins, rays.directions)
+        >>> wanted = want(lookups, range(8), 6.0)
+        >>> positions = place(lookups, range(8), wanted, rays.origins, rays.directions)
     """
     middles, _, count = lookups.samples
     check("wanted", wanted.each, tuple(count.shape), torch.int32)
@@ -162,7 +184,18 @@ def place(
     positions = origins.new_zeros(aligned(wanted.total), 3)
     if len(positions):
         place_kernels(kind).place(
-            count, wanted.ends, wanted.each, lookups.total, origins, directions, middles, box, lookups.slots, positions
+            rows.start,
+            rows.stop,
+            count,
+            wanted.ends,
+            wanted.each,
+            lookups.total,
+            origins,
+            directions,
+            middles,
+            box,
+            lookups.slots,
+            positions,
         )
     lookups.total += len(positions)
     return positions

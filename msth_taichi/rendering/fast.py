@@ -22,14 +22,18 @@ from msth_taichi.model.ndc import ndc_distance
 from msth_taichi.model.parts import in_parts
 from msth_taichi.model.rays import Rays
 from msth_taichi.model.renderer import Mode, RadianceField
-from msth_taichi.ops.lookups import Counted, Lookups, Seen, choose, color_inputs, place, shade, want, weigh
+from msth_taichi.ops.lookups import Counted, Lookups, Seen, Turn, choose, color_inputs, place, shade, want, weigh
 from msth_taichi.ops.marching import Packed, marched_edges, pack, redraw
 from msth_taichi.rendering.occupancy import Occupancy
 from msth_taichi.scene.cameras import Cameras
 from msth_taichi.thresholds import EMPTY_LOGIT
 
 _TURN = 4
-"""Samples of a ray that are looked up before its light is measured again."""
+"""Samples of a ray that are looked up at once."""
+
+_AHEAD = {"cpu": 1, "cuda": 2}
+"""Turns that are asked for before the first of them is looked up: so the host has heard how many samples a turn wants
+while the GPU still works on the one before. A ray ends a turn later for it."""
 
 _CHUNK_CPU = 2**14
 _INDICES = 2**31 - 2**16  # of a tensor in a kernel, and some room
@@ -207,14 +211,18 @@ class FastRenderer:
         """What rays pass, the colour (3, N) of what they see, and that of their last sample that shows."""
         field, compute, given = self.model.field, self.model.compute, self.shortcuts
         lookups = Lookups(samples)
+        turns = [range(first, first + _TURN) for first in range(0, len(samples.middles), _TURN)]
+        ahead = _AHEAD[self.device.type]
+        asked = [want(lookups, rows, self._darkness) for rows in turns[:ahead]]
         found: list[tuple[torch.Tensor, torch.Tensor]] = []
-        logits = end.new_empty(0, dtype=compute)
-        for first in range(0, len(samples.middles), _TURN):
-            wanted = want(lookups, first, _TURN, self._darkness, logits)
-            found.append(self._geometry(rays, time, lookups, wanted, mode))
-            logits = found[-1][0][0]
-            if not len(logits):
+        for number, rows in enumerate(turns):
+            base = lookups.total
+            found.append(self._geometry(rays, time, lookups, rows, asked[number], mode))
+            if lookups.total == base:
                 break
+            if number + ahead < len(turns):
+                known = Turn(rows, base, found[-1][0][0])
+                asked.append(want(lookups, turns[number + ahead], self._darkness, known))
         geometry, masks = (torch.cat(parts, dim=-1) for parts in zip(*found, strict=True))
         del found
         self.looked_up += lookups.total
@@ -225,11 +233,12 @@ class FastRenderer:
         return seen, *shade(chosen, seen, colors)
 
     def _geometry(
-        self, rays: Rays, time: float, lookups: Lookups, wanted: Counted, mode: Mode
+        self, rays: Rays, time: float, lookups: Lookups, rows: range, wanted: Counted, mode: Mode
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Density logits and what colours depend on (1+G, M), and masks (M,), of wanted samples."""
         model = self.model
-        positions = place(lookups, wanted, rays.origins, rays.directions, model.space.contraction, model.space.box)  # type: ignore[arg-type]
+        space = model.space
+        positions = place(lookups, rows, wanted, rays.origins, rays.directions, space.contraction, space.box)  # type: ignore[arg-type]
         times = positions.new_full((1,), float(time))
         geometry, masks = model.field.geometry(positions, times, model.compute, mode == "static")
         if mode != "full":

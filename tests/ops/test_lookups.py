@@ -34,20 +34,25 @@ def density(positions: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def look_up(
-    samples: Packed, origins: torch.Tensor, directions: torch.Tensor, darkness: float, dtype: torch.dtype
+    samples: Packed,
+    origins: torch.Tensor,
+    directions: torch.Tensor,
+    darkness: float,
+    dtype: torch.dtype,
+    ahead: int = 1,
 ) -> tuple[op.Lookups, torch.Tensor]:
-    """All turns, of three samples each, and the logits of what they looked up."""
+    """All turns, of three samples each, asked for so many turns ahead, and the logits of what they looked up."""
     found = op.Lookups(samples)
-    logits = [torch.empty(0, dtype=dtype, device=origins.device)]
-
-    def placed(wanted: op.Counted) -> torch.Tensor:
-        before = found.total
-        grid = op.place(found, wanted, origins, directions, "none", 4.0)
-        assert found.total - before == len(grid) == op.aligned(int(wanted.each.sum()))
-        return density(grid * 8 - 4, dtype)
-
-    for first in range(0, SAMPLES, 3):
-        logits.append(placed(op.want(found, first, 3, darkness, logits[-1])))
+    turns = [range(first, first + 3) for first in range(0, SAMPLES, 3)]
+    asked = [op.want(found, rows, darkness) for rows in turns[:ahead]]
+    logits = []
+    for number, rows in enumerate(turns):
+        base, wanted = found.total, asked[number]
+        grid = op.place(found, rows, wanted, origins, directions, "none", 4.0)
+        assert found.total - base == len(grid) == op.aligned(int(wanted.each.sum()))
+        logits.append(density(grid * 8 - 4, dtype))
+        if number + ahead < len(turns):
+            asked.append(op.want(found, turns[number + ahead], darkness, op.Turn(rows, base, logits[-1])))
     return found, torch.cat(logits)
 
 
@@ -59,11 +64,11 @@ def twin_rays(samples: Packed) -> list[twin.Ray]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize("darkness", [math.inf, 3.0])
-def test_what_is_looked_up_and_what_it_weighs(device, darkness, dtype):
+@pytest.mark.parametrize(("darkness", "ahead"), [(math.inf, 1), (3.0, 1), (3.0, 2)])
+def test_what_is_looked_up_and_what_it_weighs(device, darkness, ahead, dtype):
     """As in the twin: the same samples, with the same weights."""
     samples, origins, directions = rays_with_gaps(device)
-    found, logits = look_up(samples, origins, directions, darkness, dtype)
+    found, logits = look_up(samples, origins, directions, darkness, dtype, ahead)
     masks = torch.linspace(0, 1, len(logits), device=device)
     end = torch.full((RAYS,), 9.0, device=device)
     seen = op.weigh(found, logits, masks, end, 0.02, darkness, True)
@@ -76,7 +81,7 @@ def test_what_is_looked_up_and_what_it_weighs(device, darkness, dtype):
     start = 0
     for i, ray in enumerate(twin_rays(samples)):
         places = origins[i] + directions[i] * samples.middles[:, i, None]
-        twin.look_up(ray, lambda row, places=places: density(places[row], dtype).item(), 3, darkness)
+        twin.look_up(ray, lambda row, places=places: density(places[row], dtype).item(), 3, darkness, ahead)
         slots = found.slots[:, i]
         assert (slots >= 0).nonzero().squeeze(1).tolist() == sorted(ray.logits)
         of_ray = {row: masks[slots[row]].item() for row in ray.logits}
@@ -119,8 +124,8 @@ def test_no_rays(device):
     empty = torch.zeros(4, 0, device=device)
     found = op.Lookups(Packed(empty, empty, torch.zeros(0, dtype=torch.int32, device=device)))
     logits = torch.empty(0, device=device)
-    wanted = op.want(found, 0, 4, 1.0, logits)
-    assert op.place(found, wanted, empty[:3].T.contiguous(), empty[:3].T.contiguous()).shape == (0, 3)
+    wanted = op.want(found, range(4), 1.0)
+    assert op.place(found, range(4), wanted, empty[:3].T.contiguous(), empty[:3].T.contiguous()).shape == (0, 3)
     seen = op.weigh(found, logits, logits, logits, 0.1, 1.0, True)
     color, _ = op.shade(op.choose(found, seen, op.Counted(seen.shown)), seen, empty[:3])
     assert color.shape == (3, 0)
@@ -132,4 +137,4 @@ def test_what_does_not_fit_is_named(device):
     with pytest.raises(TensorError, match="logits"):
         op.weigh(found, *torch.zeros(3, 3, device=device), 0.1, 6.0, False)
     with pytest.raises(TensorError, match="wanted"):
-        op.place(found, op.Counted(torch.zeros(3, dtype=torch.int32, device=device)), origins, directions)
+        op.place(found, range(3), op.Counted(torch.zeros(3, dtype=torch.int32, device=device)), origins, directions)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from msth_taichi.model.renderer import MODES, RadianceField, render_image
+from msth_taichi.rendering import fast
 from msth_taichi.rendering.fast import FastRenderer, Shortcuts, with_sure_masks
 from msth_taichi.rendering.occupancy import Occupancy, side_lengths
 from msth_taichi.thresholds import EMPTY_LOGIT
@@ -46,12 +47,12 @@ def fill_half(model: RadianceField) -> None:
 )
 def test_without_shortcuts_pictures_are_those_of_training(rough_model, tiny_scene, mode, settings):
     model = rough_model(*settings)
-    fast = FastRenderer(model, NONE).image(tiny_scene.cameras, 1, 0.4, mode=mode)
+    found = FastRenderer(model, NONE).image(tiny_scene.cameras, 1, 0.4, mode=mode)
     plain = render_image(model, tiny_scene.cameras, 1, 0.4, mode=mode)
-    assert fast.keys() == plain.keys()
+    assert found.keys() == plain.keys()
     for name, values in plain.items():
-        assert fast[name].shape == values.shape
-        assert_close(fast[name], values, 2e-3 if model.compute == torch.float16 else 1e-4)
+        assert found[name].shape == values.shape
+        assert_close(found[name], values, 2e-3 if model.compute == torch.float16 else 1e-4)
 
 
 @pytest.mark.parametrize("mode", ["full", "static"])
@@ -70,6 +71,20 @@ def test_shortcuts_change_next_to_nothing(rough_model, tiny_scene, mode):
         covered.append(expected["accumulation"])
     assert torch.stack(covered).std() > 0.1
     assert short.looked_up < 0.7 * whole.looked_up
+
+
+def test_turns_that_are_asked_for_ahead_change_nothing_but_what_lies_in_the_dark(rough_model, tiny_scene, monkeypatch):
+    model = rough_model("rays.samples=32", "proposals.0.samples=48")
+    fill_half(model)
+    fill_masks(model, 0.5)
+    found = []
+    for ahead in (1, 2, 3):
+        monkeypatch.setitem(fast._AHEAD, model.field.encoding.mask_logits.device.type, ahead)
+        renderer = FastRenderer(model, Shortcuts(cells=0, least_mass=-1))
+        found.append((renderer.image(tiny_scene.cameras, 0, 0.4)["rgb"], renderer.looked_up))
+    assert found[0][1] < found[1][1] < found[2][1]
+    for image, _ in found[1:]:
+        assert (image - found[0][0]).abs().max() < 5e-3
 
 
 def test_thin_smoke_keeps_its_colour(rough_model, tiny_scene):
