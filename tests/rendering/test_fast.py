@@ -80,7 +80,7 @@ def test_turns_that_are_asked_for_ahead_change_nothing_but_what_lies_in_the_dark
     found = []
     for ahead in (1, 2, 3):
         monkeypatch.setitem(fast._AHEAD, model.field.encoding.mask_logits.device.type, ahead)
-        renderer = FastRenderer(model, Shortcuts(cells=0, least_mass=-1))
+        renderer = FastRenderer(model, Shortcuts(cells=0, least_mass=-1, least_light=0.2))
         found.append((renderer.image(tiny_scene.cameras, 0, 0.4)["rgb"], renderer.looked_up))
     assert found[0][1] < found[1][1] < found[2][1]
     for image, _ in found[1:]:
