@@ -10,6 +10,7 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 import torch
+from torch.overrides import TorchFunctionMode
 
 import msth_taichi
 from msth_taichi.config import Config, dump_config, load_config
@@ -229,7 +230,8 @@ def load_run(path: str | Path, step: int | None = None, arch: str = "auto") -> R
     scene = read_scene(path)
     folder = checkpoint_path(path, step)
     device = runtime.init(arch, threads=config.training.threads)  # type: ignore[arg-type]
-    model = make_model(config, scene)
+    with _Unfilled():
+        model = make_model(config, scene)
     load_model(folder, model)
     return Run(path, config, scene, ready(model, device), read_state(folder).step)
 
@@ -239,9 +241,17 @@ def _load_file(path: Path, step: int | None, arch: str) -> Run:
     if step not in (None, file.step):
         raise RunError(f"{path}: holds step {file.step} alone, not {step}; leave --step out or give the run folder")
     device = runtime.init(arch, threads=file.config.training.threads)  # type: ignore[arg-type]
-    model = make_model(file.config, file.scene, for_training=False)
+    with _Unfilled():
+        model = make_model(file.config, file.scene, for_training=False)
     load_parameters(file.parameters, model, path)
     return Run(path, file.config, file.scene, ready(model, device), file.step)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves new parameters as their memory is: random numbers take a second, and a checkpoint overwrites them."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return args[0] if func is torch.Tensor.uniform_ else func(*args, **(kwargs or {}))
 
 
 def make_model(config: Config, scene: Scene, for_training: bool = True) -> RadianceField:
