@@ -2,7 +2,7 @@
 
     python benchmarks/ablation.py --data basketball=PATH:multiview --data mutant=PATH:dnerf \\
         --data synthetic=synthetic:cameras=20,test_cameras=2,frames=60,width=640,height=480:multiview
-    python benchmarks/ablation.py --small               # the built-in scene on a CPU
+    python benchmarks/ablation.py --small               # that synthetic capture a quarter as wide, on a CPU
     python benchmarks/ablation.py ... --only mask       # rows whose group is one of these
     python benchmarks/ablation.py ... --shard 0/2       # every second row; run the others on another GPU, --merge
 
@@ -46,9 +46,9 @@ VARIANTS: dict[str, dict[str, list[str]]] = {
         "mask loss 0.01": ["loss.mask=0.01"],
         "mask loss 0.1": ["loss.mask=0.1"],
         "mask loss 1": ["loss.mask=1"],
-        "mask of 64^3": ["field.mask_resolution=64"],
-        "mask of 256^3": ["field.mask_resolution=256"],
-        "mask of 64^3 x 8 times": ["field.mask_resolution=64", "field.mask_times=8"],
+        "half the mask resolution": ["field.mask_resolution=HALF"],
+        "twice the mask resolution": ["field.mask_resolution=TWICE"],
+        "half of it at 8 times": ["field.mask_resolution=HALF", "field.mask_times=8"],
     },
     "objective": {
         "sparsity": ["mask.objective=sparsity"],
@@ -59,11 +59,11 @@ VARIANTS: dict[str, dict[str, list[str]]] = {
         "uncertainty, no information": [OBJECTIVE, "mask.information_weight=0"],
     },
     "tables": {
-        "static 2^17": ["field.log2_static=17"],
-        "static 2^21": ["field.log2_static=21"],
-        "dynamic 2^17": ["field.log2_dynamic=17"],
-        "dynamic 2^21": ["field.log2_dynamic=21"],
-        "half the levels": ["field.levels=8"],
+        "static / 4": ["field.log2_static=LESS"],
+        "static x 4": ["field.log2_static=MORE"],
+        "dynamic / 4": ["field.log2_dynamic=LESS"],
+        "dynamic x 4": ["field.log2_dynamic=MORE"],
+        "half the levels": ["field.levels=HALF"],
     },
     "time": {
         "all levels alike": ["field.base_resolution=[16,16,16,ALIKE]"],
@@ -99,24 +99,49 @@ VARIANTS: dict[str, dict[str, list[str]]] = {
     "optimisation": {
         "half the steps": ["training.steps=HALF"],
         "twice the steps": ["training.steps=TWICE"],
-        "rate 5e-3": ["training.learning_rate=5e-3"],
-        "rate 2e-2": ["training.learning_rate=2e-2"],
+        "half the rate": ["training.learning_rate=HALF"],
+        "twice the rate": ["training.learning_rate=TWICE"],
         "cosine": ["training.schedule=cosine"],
         "half the rays": ["training.rays_per_step=HALF"],
         "twice the rays": ["training.rays_per_step=TWICE"],
         "float32": ["training.precision=float32"],
     },
     "samples": {
-        "32 samples": ["rays.samples=32"],
-        "96 samples": ["rays.samples=96"],
-        "64 of the proposal": ["proposals.0.samples=64"],
-        "256 of the proposal": ["proposals.0.samples=256"],
-        "proposal tables 2^16": ["proposals.0.log2_static=16", "proposals.0.log2_dynamic=16"],
+        "half the samples": ["rays.samples=HALF"],
+        "twice the samples": ["rays.samples=TWICE"],
+        "half the proposal's": ["proposals.0.samples=HALF"],
+        "twice the proposal's": ["proposals.0.samples=TWICE"],
+        "proposal tables / 4": ["proposals.0.log2_static=LESS", "proposals.0.log2_dynamic=LESS"],
         "anneal 0": ["rays.anneal_steps=0"],
     },
 }
-"""Settings of each row, by group; HALF and TWICE are of the preset's value, within a resolution of its time, of which
-ALIKE is that of the finest level and SPACE its resolution of space."""
+"""Settings of each row, by group; HALF and TWICE are of the preset's value, LESS and MORE two below and above it.
+Within a resolution they are of its time, of which ALIKE is that of the finest level and SPACE its resolution of space.
+"""
+
+SYNTHETIC = "synthetic=synthetic:cameras=20,test_cameras=2,frames=60,width=640,height=480:multiview"
+SMALL = (
+    "data.downscale=4",
+    "field.levels=8",
+    "field.max_resolution=[512,512,512,60]",
+    "field.log2_static=15",
+    "field.log2_dynamic=15",
+    "field.mask_resolution=64",
+    "proposals.0.levels=4",
+    "proposals.0.log2_static=14",
+    "proposals.0.log2_dynamic=14",
+    "proposals.0.mask_resolution=32",
+    "proposals.0.samples=32",
+    "rays.samples=16",
+    "rays.anneal_steps=150",
+    "training.steps=1200",
+    "training.rays_per_step=768",
+    "training.learning_rate=2e-2",
+    "training.learning_rate_end=1e-3",
+    "training.threads=1",
+    "evaluation.every=30",
+)
+"""A training of a rig's preset in one to two minutes of one core."""
 
 METRICS = {
     "psnr": "PSNR",
@@ -182,8 +207,8 @@ def run(options: argparse.Namespace) -> None:
     if options.merge:
         return
     device = runtime.init(options.arch)
-    small = ["training.steps=200", "training.rays_per_step=256"] if options.small else []
-    texts = options.data or (["built-in=synthetic:demo"] if options.small else [])
+    small = list(SMALL) if options.small else []
+    texts = options.data or ([SYNTHETIC] if options.small else [])
     captures = [parse_capture(text) for text in texts]
     shard, shards = (int(part) for part in options.shard.split("/"))
     share_frames()
@@ -230,17 +255,19 @@ def share_frames() -> None:
 def settings_of(preset: str, settings: list[str], given: list[str]) -> list[str]:
     """Settings with words such as HALF replaced by numbers."""
     values = load_preset(preset, given).model_dump()
-    finest = values["field"]["max_resolution"]
+    *space, finest = values["field"]["max_resolution"]
     found = []
     for setting in settings:
         key, _, value = setting.partition("=")
-        section, name = key.split(".")[:2]
-        of_section = values[section]
-        number = of_section[name] if isinstance(of_section, dict) else None
-        number = finest[3] if name == "max_resolution" else number
-        words = {"SPACE": finest[0], "ALIKE": finest[3]}
+        number: Any = values
+        for name in key.split("."):
+            number = number[int(name) if name.isdigit() else name]
+        number = finest if isinstance(number, list | tuple) else number
+        words = {"SPACE": space[0], "ALIKE": finest}
         if isinstance(number, int):
-            words |= {"HALF": number // 2, "TWICE": number * 2}
+            words |= {"HALF": number // 2, "TWICE": number * 2, "LESS": number - 2, "MORE": number + 2}
+        elif isinstance(number, float):
+            words |= {"HALF": number / 2, "TWICE": number * 2}
         for word, replacement in words.items():
             value = value.replace(word, str(replacement))
         found.append(f"{key}={value}")
@@ -278,7 +305,8 @@ def measure(
         "group": job.group,
         "variant": job.variant,
         "seed": job.seed,
-        "settings": [*given, *settings],
+        "given": given,
+        "settings": settings,
         **{key: result.get(key) for key in keys},
         "psnr_worst": min(view["psnr"] for view in result["views"].values()),
         "views": {view: value["psnr"] for view, value in result["views"].items()},
@@ -313,9 +341,10 @@ def page(rows: dict[str, Any]) -> str:
             "",
             f"## {data}",
             "",
-            f"Preset {first['preset']}, {', '.join(sizes)}, {max(row['date'] for row in mine)}, commit "
-            f"{', '.join(commits)}; {first['protocol']['images']} held-out images, background "
-            f"{first['protocol']['background']}, near {first['protocol']['near']:g}.",
+            f"Preset {first['preset']}{' with ' if first['given'] else ''}{' '.join(first['given'])}; "
+            f"{', '.join(sizes)}, {max(row['date'] for row in mine)}, commit {', '.join(commits)}; "
+            f"{first['protocol']['images']} held-out images, background {first['protocol']['background']}, near "
+            f"{first['protocol']['near']:g}.",
             "",
             "| group | variant | seeds | " + " | ".join(used.values()) + " |",
             "|" + "---|" * (3 + len(used)),

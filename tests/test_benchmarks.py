@@ -267,8 +267,8 @@ def test_ablation(ablation, monkeypatch, tmp_path, device, capsys):
         "megabytes",
     ):
         assert math.isfinite(row[name]), name
-    assert row["commit"] == "abc" and row["seed"] == 1 and "training.steps=4" in row["settings"]
-    assert "training.rays_per_step=16" in rows[keys[1]]["settings"]
+    assert row["commit"] == "abc" and row["seed"] == 1 and "training.steps=4" in row["given"]
+    assert rows[keys[1]]["settings"] == ["training.rays_per_step=16"]
 
     others = run_ablation(ablation, monkeypatch, second, data, "--shard=1/2", "--only=preset", "--only=optimisation")
     assert list(others) == ["built-in/optimisation/half the steps/1"]
