@@ -4,11 +4,13 @@ Letters: C cells per axis, T spans of time.
 """
 
 import math
+from functools import partial
 
 import torch
 
 from msth_taichi.model.encoding import MaskedEncoding
 from msth_taichi.model.field import ProposalField
+from msth_taichi.model.parts import in_parts
 from msth_taichi.model.space import Space
 from msth_taichi.ops.marching import pack_cells
 
@@ -80,9 +82,8 @@ class Occupancy:
         """(C, C, C) the most moving mask at the corners of each cell, at any time, of this encoding."""
         steps = encoding.mask_spec.scales[0][3] if encoding.mask_spec.axes == 4 else 0
         times = torch.linspace(0, 1, round(steps) + 1).to(self._emptiest)
-        masks = [
-            torch.cat([encoding.mask(part, time[None]) for part in self._corners().split(_SLAB)]) for time in times
-        ]
+        corners = self._corners()
+        masks = [torch.cat(in_parts(corners, _SLAB, partial(encoding.mask, times=time[None]))) for time in times]
         return -_over_corners(-torch.stack(masks).amin(0).view((self.cells + 1,) * 3))
 
     def times(self, span: int) -> list[float]:
@@ -98,11 +99,11 @@ class Occupancy:
     def _corner_logits(self, time: float) -> torch.Tensor:
         """(C+1, C+1, C+1) at one time."""
         times = torch.full((1,), time, device=self._emptiest.device)
-        parts = [
-            self._proposal.at(part, times, self._compute, self._static_only).density_logits.float()
-            for part in self._corners().split(_SLAB)
-        ]
-        return torch.cat(parts).view((self.cells + 1,) * 3)
+
+        def logits(part: torch.Tensor) -> torch.Tensor:
+            return self._proposal.at(part, times, self._compute, self._static_only).density_logits.float()
+
+        return torch.cat(in_parts(self._corners(), _SLAB, logits)).view((self.cells + 1,) * 3)
 
     def _corners(self) -> torch.Tensor:
         """((C+1)^3, 3) grid positions."""

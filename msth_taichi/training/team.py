@@ -9,7 +9,8 @@ Letters: R processes, N rays of a batch.
 
 import datetime
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -36,6 +37,7 @@ class Team:
 
     def __init__(self, rank: int = 0, size: int = 1):
         self.rank, self.size = rank, size
+        self._apart = False
 
     @property
     def leads(self) -> bool:
@@ -66,7 +68,7 @@ class Team:
 
     def add(self, tensors: Iterable[torch.Tensor]) -> None:
         """Replace tensors by their sums over all processes; integers and floats alike come out the same everywhere."""
-        if self.size == 1:
+        if self.size == 1 or self._apart:
             return
         for tensor in tensors:
             dist.all_reduce(tensor)
@@ -79,13 +81,26 @@ class Team:
         dist.all_reduce(value, dist.ReduceOp.MIN)
         return value
 
-    def any(self, flag: bool) -> bool:
-        """Whether any process says so; on the host, so that no GPU is waited for."""
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Within the block `add` leaves tensors as they are, for what each process tries by itself."""
+        self._apart = True
+        try:
+            yield
+        finally:
+            self._apart = False
+
+    def most(self, value: int) -> int:
+        """The most over all processes; on the host, so that no GPU is waited for."""
         if self.size == 1:
-            return flag
-        value = torch.tensor(int(flag))
-        dist.all_reduce(value, dist.ReduceOp.MAX)
-        return bool(value.item())
+            return value
+        found = torch.tensor(value)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return int(found.item())
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so; see `most`."""
+        return bool(self.most(flag))
 
     def wait(self) -> None:
         """Return when all processes have come here."""

@@ -262,6 +262,7 @@ class Trainer:
         """Train to the last step, or until a signal asks to stop."""
         settings = self.config.training
         logged = saved = self.state.step
+        self._agree_on_parts()
         self.record.lap("start")
         self._write_record()
         clock = time.perf_counter()
@@ -318,20 +319,15 @@ class Trainer:
         """One step of optimisation; returns the loss terms, still on the device.
 
         Where the GPU has too little memory for the batch, it is cut in halves from then on, whose gradients are added.
+        A team does so before its first step: within one, its processes cannot agree any more.
         """
         step = self.state.step
         due = proposals_are_due(step, self.state.since_update)
         batch = self.batches.at(step)
         self.optimizer.learning_rate = learning_rate(step, self.config.training)
-        while True:
-            self.optimizer.zero_grad()
-            try:
-                terms, errors = self._differentiate(batch, due)
-                break
-            except torch.OutOfMemoryError:
-                if len(batch.target) < 2 * _FEWEST_RAYS * self._parts or self.team.size > 1:
-                    raise
-            self._make_room()
+        guided = (step + 1) % self.config.mask.interval == 0
+        differentiate = self._fit if self.team.size == 1 else self._differentiate
+        terms, errors = differentiate(batch, due, guided)
         self.optimizer.step()
         self._seen = errors, batch.target, batch.background, batch.kept
         if self.sampler.learns:
@@ -342,8 +338,35 @@ class Trainer:
         self.state.step = step + 1
         return terms
 
-    def _differentiate(self, batch: Batch, due: bool) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Gradients of a batch; returns its loss terms, and the error of each ray."""
+    def _agree_on_parts(self) -> None:
+        """Try a batch, each process of a team for itself, and take as many parts as the one with the least memory."""
+        if self.team.size == 1:
+            return
+        self.team.least(self._bad_step)  # NCCL takes its memory
+        with self.team.apart():
+            self._fit(self.batches.at(self.state.step), due=True, guided=True)
+        self.optimizer.forget()
+        self._parts = self.team.most(self._parts)
+
+    def _fit(self, batch: Batch, due: bool, guided: bool) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """See `_differentiate`; in smaller parts where the GPU has too little memory."""
+        while True:
+            try:
+                return self._differentiate(batch, due, guided)
+            except torch.OutOfMemoryError:
+                if len(batch.target) < 2 * _FEWEST_RAYS * self._parts:
+                    raise
+            self._make_room()
+
+    def _differentiate(self, batch: Batch, due: bool, guided: bool) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Gradients of a batch; returns its loss terms, and the error of each ray.
+
+        Args:
+            batch: rays and what they should see.
+            due: whether proposals are trained.
+            guided: whether the uncertainty objective takes part.
+        """
+        self.optimizer.zero_grad()
         config, step = self.config, self.state.step
         terms: dict[str, torch.Tensor] = {}
         errors = []
@@ -358,7 +381,7 @@ class Trainer:
                 train_proposals=due,
                 background=part.background,
                 kept=part.kept,
-                guide_mask=(step + 1) % config.mask.interval == 0,
+                guide_mask=guided,
                 depth=part.depth,
             )
             self._bad_step = torch.where(found.total.isfinite(), self._bad_step, self._bad_step.clamp(max=step + 1))

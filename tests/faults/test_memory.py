@@ -8,6 +8,7 @@ from msth_taichi.model import parts
 from msth_taichi.model.parts import FEWEST, in_parts
 from msth_taichi.model.renderer import RadianceField, render_image
 from msth_taichi.rendering.fast import FastRenderer
+from msth_taichi.rendering.occupancy import Occupancy
 from msth_taichi.rendering.still import StillView
 
 
@@ -69,3 +70,23 @@ def test_a_picture_is_the_same(make_model, tiny_scene, monkeypatch, kind, capsys
     monkeypatch.setattr(RadianceField, "background", background)
     assert torch.allclose(picture(), whole, atol=1e-5)
     assert max(sizes) == 24 * 18 and min(sizes) <= 108 and capsys.readouterr().err.count("warning: ") == 1
+
+
+def test_cells_are_found_in_smaller_parts(make_model, monkeypatch, capsys):
+    monkeypatch.setattr(parts, "FEWEST", 50)
+    model = make_model()
+    proposal = model.proposals[-1]
+
+    def occupied() -> torch.Tensor:
+        return Occupancy(proposal, torch.float32, 8, least=1e-2).occupied(0)
+
+    whole = occupied()
+    inner = type(proposal).at
+
+    def at(self, positions, *arguments, **options):
+        if len(positions) > 200:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return inner(self, positions, *arguments, **options)
+
+    monkeypatch.setattr(type(proposal), "at", at)
+    assert torch.equal(occupied(), whole) and capsys.readouterr().err.count("warning: ") == 1

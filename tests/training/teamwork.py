@@ -1,10 +1,11 @@
-"""What each process of a team does in tests/training/test_team.py: `python -m tests.training.teamwork FOLDER`.
+"""What each process of a team does in tests/training/test_team.py: `python -m tests.training.teamwork FOLDER [RAYS]`.
 
-FOLDER holds config.toml; results are written beside it, by rank.
+FOLDER holds config.toml; results are written beside it, by rank. With RAYS, the second process has memory for no more.
 """
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 from msth_taichi.config import load_config
 from msth_taichi.kernels import runtime
 from msth_taichi.scene.scene import load_scene
+from msth_taichi.training import trainer as training
 from msth_taichi.training.team import Team, join, leave
 from msth_taichi.training.trainer import Trainer
 
@@ -41,6 +43,30 @@ def work(folder: Path, team: Team) -> None:
     save_file(parameters | trainer.sampler.state(), folder / f"parameters-{team.rank}-{team.size}.safetensors")
 
 
+def work_with_memory_for(rays: int, folder: Path, team: Team) -> None:
+    """A whole training, in which the second process runs out of memory; writes what it tried and did at last."""
+    plain, sizes = training.losses, []
+
+    def losses(model: Any, batch: Any, *arguments: Any, **options: Any) -> Any:
+        sizes.append(len(batch))
+        found = plain(model, batch, *arguments, **options)
+        if team.rank == 1 and len(batch) > rays:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return found
+
+    training.losses = losses  # type: ignore[assignment]
+    config = load_config(folder / "config.toml")
+    (folder / "run").mkdir(exist_ok=True)
+    trainer = Trainer(load_scene(SCENE), config, folder / "run", runtime.device(), False, team=team)
+    trainer.run()
+    parameters = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    save_file(parameters | {"sizes": torch.tensor(sizes)}, folder / f"parameters-{team.rank}-{team.size}.safetensors")
+
+
 if __name__ == "__main__":
-    work(Path(sys.argv[1]), join(runtime.init("cpu", threads=1)))
+    process = join(runtime.init("cpu", threads=1))
+    if sys.argv[2:]:
+        work_with_memory_for(int(sys.argv[2]), Path(sys.argv[1]), process)
+    else:
+        work(Path(sys.argv[1]), process)
     leave()

@@ -33,23 +33,32 @@ def environment(**values: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **values}
 
 
+def run_two(folder: Path, *options: str) -> list[str]:
+    """Let two processes do what `teamwork` says in a folder; what each of them told."""
+    port = free_port()
+    command = [sys.executable, "-m", "tests.training.teamwork", str(folder), *options]
+    processes = [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    told = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    return told
+
+
 @pytest.mark.parametrize(
     "settings", [(), ("sampler.kind=error_map", "rays.background=random")], ids=["uniform", "error map"]
 )
 def test_two_processes_do_what_one_does(tiny_config, tmp_path, settings):
     """Gradients of halves of a batch are those of the whole; and both end with the same parameters, bit for bit."""
     (tmp_path / "config.toml").write_text(dump_config(changed(tiny_config, *settings), "test"))
-    port = free_port()
-    command = [sys.executable, "-m", "tests.training.teamwork", str(tmp_path)]
-    processes = [
-        subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=environment(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port),
-        )
-        for rank in range(2)
-    ]
-    assert [process.wait(120) for process in processes] == [0, 0]
+    run_two(tmp_path)
     teamwork.work(tmp_path, Team())
     alone, *both = (load_file(tmp_path / f"gradients-{name}.safetensors") for name in ("0-1", "0-2", "1-2"))
     for found in both:
@@ -59,6 +68,26 @@ def test_two_processes_do_what_one_does(tiny_config, tmp_path, settings):
     first, second = (load_file(tmp_path / f"parameters-{name}.safetensors") for name in ("0-2", "1-2"))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert len(first) > len(alone) if settings else True, "the error map is the same too"
+
+
+def test_all_take_the_parts_that_the_one_with_the_least_memory_needs(tiny_config, tmp_path):
+    """Found out before the first step, and by that step's numbers nothing else changes."""
+    config = changed(tiny_config, "training.rays_per_step=1200", "training.steps=3", "training.log_every=1")
+    (tmp_path / "config.toml").write_text(dump_config(config, "test"))
+    told = run_two(tmp_path, "300")
+    assert "warning" not in told[0] and "batches are trained on in 2 parts" in told[1]
+    first, second = (load_file(tmp_path / f"parameters-{rank}-2.safetensors") for rank in range(2))
+    assert first.pop("sizes").tolist() == [600] + 3 * [300, 300]
+    assert second.pop("sizes").tolist() == [600] + 4 * [300, 300]
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+    def losses() -> list[float]:
+        return [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+
+    found = losses()
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    run_two(tmp_path, "600")
+    assert found == pytest.approx(losses(), rel=1e-4) and len(found) == 3
 
 
 def test_rays_are_shared_evenly_or_not_at_all():
