@@ -7,16 +7,22 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from msth_taichi.config import dump_config
+from msth_taichi.config import Config, dump_config
 from msth_taichi.errors import ConfigError
+from msth_taichi.scene.scene import load_scene
 from msth_taichi.training.checkpoint import checkpoint_steps
+from msth_taichi.training.long import train_segments
+from msth_taichi.training.run import load_run
+from msth_taichi.training.segments import cut_frames, frame_times, segment_path
 from msth_taichi.training.team import Team
+from msth_taichi.training.trainer import train
 from tests.settings import changed
 from tests.training import teamwork
 
@@ -70,6 +76,10 @@ def test_two_processes_do_what_one_does(tiny_config, tmp_path, settings):
     assert len(first) > len(alone) if settings else True, "the error map is the same too"
 
 
+def losses_of(path: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
 def test_all_take_the_parts_that_the_one_with_the_least_memory_needs(tiny_config, tmp_path):
     """Found out before the first step, and by that step's numbers nothing else changes."""
     config = changed(tiny_config, "training.rays_per_step=1200", "training.steps=3", "training.log_every=1")
@@ -81,13 +91,10 @@ def test_all_take_the_parts_that_the_one_with_the_least_memory_needs(tiny_config
     assert second.pop("sizes").tolist() == [600] + 4 * [300, 300]
     assert all(torch.equal(first[name], second[name]) for name in first)
 
-    def losses() -> list[float]:
-        return [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-
-    found = losses()
+    found = losses_of(tmp_path / "run")
     (tmp_path / "run" / "metrics.jsonl").unlink()
-    run_two(tmp_path, "600")
-    assert found == pytest.approx(losses(), rel=1e-4) and len(found) == 3
+    teamwork.work_with_memory_for(600, tmp_path, Team())
+    assert found == pytest.approx(losses_of(tmp_path / "run"), rel=1e-4) and len(found) == 3
 
 
 def test_rays_are_shared_evenly_or_not_at_all():
@@ -98,23 +105,41 @@ def test_rays_are_shared_evenly_or_not_at_all():
     assert torch.equal(torch.stack(shares, 1).flatten(), torch.arange(12))
 
 
+def command_line(config: Config, output: Path, *options: str) -> list[str]:
+    """`python -m torch.distributed.run ...` of a training by two processes with the settings of a configuration."""
+    values = config.model_dump(exclude_defaults=True)
+    sections = ("field", "rays", "training")
+    settings = [f"{section}.{k}={json.dumps(v)}" for section in sections for k, v in values[section].items()]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=3"]
+    torchrun += [f"--master-port={free_port()}", "-m", "msth_taichi", "train", teamwork.SCENE, "--preset=demo"]
+    return [*torchrun, f"--output={output}", "--arch=cpu", *options, *(f"--set={setting}" for setting in settings)]
+
+
+@pytest.mark.parametrize("shared", ["rays", "segments"])
+def test_two_processes_train_a_long_video(tiny_config, tmp_path, shared):
+    """Sharing the rays of one segment after the other they do what one does, but for rounding; or a segment each."""
+    config = changed(tiny_config, "training.steps=4", "training.log_every=1", "training.checkpoint_every=4")
+    options = ["--segment-frames=2"] + ["--parallel-segments"] * (shared == "segments")
+    run = tmp_path / "run"
+    subprocess.run(command_line(config, run, *options), cwd=ROOT, env=environment(), check=True)
+    chain = load_run(run)
+    assert chain.step == 4 and chain.render("test00", time=1.0)["rgb"].isfinite().all()
+    found = [losses_of(segment_path(run, number)) for number in range(2)]
+    assert list(map(len, found)) == [4, 4]
+    if shared == "rays":
+        scene = load_scene(teamwork.SCENE)
+        alone = partial(train, overwrite=True, progress=False)
+        train_segments(scene, chain.config, tmp_path / "alone", cut_frames(frame_times(scene), 2), alone)
+        for number, losses in enumerate(found):
+            assert losses == pytest.approx(losses_of(segment_path(tmp_path / "alone", number)), rel=1e-2)
+
+
 def test_a_killed_process_is_started_again_and_nothing_is_lost(tiny_config, tmp_path):
     """torchrun starts all of them again, and they go on from the last checkpoint."""
     run, settings = tmp_path / "run", ["training.steps=4000", "training.checkpoint_every=20", "training.log_every=10"]
-    values = tiny_config.model_dump(exclude_defaults=True)
-    for section in ("field", "rays", "training"):
-        settings += [
-            f"{section}.{k}={json.dumps(v)}"
-            for k, v in values[section].items()
-            if k not in ("steps", "checkpoint_every")
-        ]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=3"]
-    torchrun += [f"--master-port={free_port()}", "-m", "msth_taichi", "train", teamwork.SCENE, "--preset=demo"]
-    options = [part for setting in settings for part in ("--set", setting)]
+    command = command_line(changed(tiny_config, *settings), run)
     log = (tmp_path / "log").open("w")
-    process = subprocess.Popen(
-        [*torchrun, f"--output={run}", *options, "--arch=cpu"], cwd=ROOT, env=environment(), stdout=log, stderr=log
-    )
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 120
         while not checkpoint_steps(run) and time.monotonic() < deadline:
