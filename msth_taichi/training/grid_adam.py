@@ -89,21 +89,27 @@ class GridAdam:
     @torch.no_grad()
     def step(self) -> None:
         """One step of everything that has a gradient."""
-        moved = [p for p in self._parameters if p.grad is not None]
-        self.add(p.grad for p in moved if p.grad is not None)
+        moved, pending = self.meet()
         if moved:
             self._step_others(moved)
+        for field in reversed(pending):  # the last one changes the scale that all divide by
+            self._step_field(field, _GROWTH if field is pending[0] else 0.0)
+
+    def meet(self) -> tuple[list[torch.Tensor], list[Field]]:
+        """Add gradients up over the processes; returns which parameters and which fields have any."""
+        moved = [p for p in self._parameters if p.grad is not None]
         pending = [f for f in self.fields if f.encoding.sums is not None and f.encoding.sums.pending]
+        gradients = [p.grad for p in moved if p.grad is not None]
         for field in pending:
             sums, flat = field.encoding.sums, field.flat
             assert sums is not None and flat is not None
-            if field.encoding.static_table.requires_grad:
-                self.add((sums.all, flat.gradients))
-            else:
+            total = sums.all
+            if not field.encoding.static_table.requires_grad:
                 sums.static.zero_()  # an entry that no gradient ever reached stays as it is
-                self.add((sums.all[len(sums.static) :], flat.gradients))
-        for field in reversed(pending):  # the last one changes the scale that all divide by
-            self._step_field(field, _GROWTH if field is pending[0] else 0.0)
+                total = sums.all[len(sums.static) :]
+            gradients += [total, flat.gradients]
+        self.add(gradients)
+        return moved, pending
 
     def _step_others(self, parameters: list[torch.Tensor]) -> None:
         gradients = [p.grad for p in parameters if p.grad is not None]

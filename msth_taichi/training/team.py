@@ -22,6 +22,8 @@ from msth_taichi.errors import ConfigError
 _PATIENCE = datetime.timedelta(hours=2)
 """How long processes wait for each other: the first one evaluates while the others do nothing."""
 
+_SMALL = 2**16  # entries of a tensor that is copied to travel with others
+
 
 class Team:
     """This process among those that train together; alone unless `join` found others.
@@ -67,11 +69,24 @@ class Team:
         return torch.stack(parts, dim=1).flatten()
 
     def add(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Replace tensors by their sums over all processes; integers and floats alike come out the same everywhere."""
+        """Replace tensors by their sums over all processes; integers and floats alike come out the same everywhere.
+
+        Small ones travel together: what a message costs hardly depends on its size.
+        """
         if self.size == 1 or self._apart:
             return
+        small: dict[torch.dtype, list[torch.Tensor]] = {}
         for tensor in tensors:
-            dist.all_reduce(tensor)
+            if tensor.numel() > _SMALL:
+                dist.all_reduce(tensor)
+            else:
+                small.setdefault(tensor.dtype, []).append(tensor)
+        for together in small.values():
+            message = together[0] if len(together) == 1 else torch.cat([tensor.flatten() for tensor in together])
+            dist.all_reduce(message)
+            if len(together) > 1:
+                parts = message.split([tensor.numel() for tensor in together])
+                torch._foreach_copy_(together, [part.view_as(t) for part, t in zip(parts, together, strict=True)])
 
     def least(self, value: torch.Tensor) -> torch.Tensor:
         """The least over all processes."""

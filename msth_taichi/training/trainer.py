@@ -408,8 +408,7 @@ class Trainer:
 
     def _make_optimizer(self) -> GridAdam:
         settings, loss, learnt = self.config.training, self.config.loss, self.config.cameras
-        # on a GPU integers meet faster than floats, and in any order; on a CPU each table level has one owner anyway
-        kept = self.device.type == "cuda" and settings.deterministic
+        kept = _sums_integers(self.device) and settings.deterministic
         if kept:
             for field in self.model.fields():
                 field.keep_gradients(self.model.compute)
@@ -542,6 +541,11 @@ def reset_masks(model: RadianceField) -> None:
     """Let all masks begin anew: one that is sure that a place stands still hardly learns that it does not any more."""
     for field, config in zip(model.fields(), (model.config.field, *model.config.proposals), strict=True):
         field.encoding.mask_logits.fill_(config.mask_init)
+
+
+def _sums_integers(device: torch.device) -> bool:
+    """On a GPU integers meet faster than floats, and in any order; on a CPU each table level has one owner anyway."""
+    return device.type == "cuda"
 
 
 def _check_transparency(scene: Scene, config: Config) -> None:

@@ -1,6 +1,7 @@
-"""What each process of a team does in tests/training/test_team.py: `python -m tests.training.teamwork FOLDER [RAYS]`.
+"""What each process of a team does in tests/training/test_team.py: `python -m tests.training.teamwork FOLDER WORK`.
 
-FOLDER holds config.toml; results are written beside it, by rank. With RAYS, the second process has memory for no more.
+FOLDER holds config.toml; results are written beside it, by rank. WORK is "floats" or "integers", as which gradients of
+tables meet, or the number of rays that the second process has memory for.
 """
 
 import sys
@@ -24,17 +25,22 @@ STEPS = 7
 def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
     """Of the first batch, added up over the team; the parameters are left as they are."""
     optimizer, move = trainer.optimizer, trainer.optimizer.step
-    optimizer.step = lambda: None  # type: ignore[method-assign]
+    optimizer.step = optimizer.meet  # type: ignore[method-assign]
     trainer.step()
     optimizer.step = move  # type: ignore[method-assign]
-    found = {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
-    optimizer.add(found.values())
-    return {name: gradient.clone() for name, gradient in found.items()}
+    found = {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
+    for number, field in enumerate(trainer.model.fields()):
+        if field.encoding.sums is not None and field.flat is not None:
+            kept = (*field.encoding.sums.gradients(), field.flat.gradients.clone())
+            found |= {f"{number}.{part}": gradient for part, gradient in enumerate(kept)}
+    optimizer.forget()
+    return found
 
 
-def work(folder: Path, team: Team) -> None:
-    device = runtime.device()
-    trainer = Trainer(load_scene(SCENE), load_config(folder / "config.toml"), folder / "run", device, False, team=team)
+def work(kind: str, folder: Path, team: Team) -> None:
+    config, device = load_config(folder / "config.toml"), runtime.device()
+    training._sums_integers = lambda device: kind == "integers"  # as on a GPU
+    trainer = Trainer(load_scene(SCENE), config, folder / "run", device, False, team=team)
     save_file(gradients(trainer), folder / f"gradients-{team.rank}-{team.size}.safetensors")
     trainer.state.step = trainer.state.since_update = 0
     while trainer.state.step < STEPS:
@@ -65,8 +71,9 @@ def work_with_memory_for(rays: int, folder: Path, team: Team) -> None:
 
 if __name__ == "__main__":
     process = join(runtime.init("cpu", threads=1))
-    if sys.argv[2:]:
-        work_with_memory_for(int(sys.argv[2]), Path(sys.argv[1]), process)
+    path, kind = Path(sys.argv[1]), sys.argv[2]
+    if kind.isdigit():
+        work_with_memory_for(int(kind), path, process)
     else:
-        work(Path(sys.argv[1]), process)
+        work(kind, path, process)
     leave()

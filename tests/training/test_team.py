@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 from msth_taichi.config import Config, dump_config
 from msth_taichi.errors import ConfigError
 from msth_taichi.scene.scene import load_scene
+from msth_taichi.training import trainer
 from msth_taichi.training.checkpoint import checkpoint_steps
 from msth_taichi.training.long import train_segments
 from msth_taichi.training.run import load_run
 from msth_taichi.training.segments import cut_frames, frame_times, segment_path
 from msth_taichi.training.team import Team
-from msth_taichi.training.trainer import train
 from tests.settings import changed
 from tests.training import teamwork
 
@@ -59,13 +59,16 @@ def run_two(folder: Path, *options: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "settings", [(), ("sampler.kind=error_map", "rays.background=random")], ids=["uniform", "error map"]
+    ("kind", "settings"),
+    [("floats", ()), ("integers", ()), ("floats", ("sampler.kind=error_map", "rays.background=random"))],
+    ids=["floats", "integers", "error map"],
 )
-def test_two_processes_do_what_one_does(tiny_config, tmp_path, settings):
+def test_two_processes_do_what_one_does(tiny_config, tmp_path, kind, settings, monkeypatch):
     """Gradients of halves of a batch are those of the whole; and both end with the same parameters, bit for bit."""
     (tmp_path / "config.toml").write_text(dump_config(changed(tiny_config, *settings), "test"))
-    run_two(tmp_path)
-    teamwork.work(tmp_path, Team())
+    run_two(tmp_path, kind)
+    monkeypatch.setattr(trainer, "_sums_integers", trainer._sums_integers)  # teamwork sets it
+    teamwork.work(kind, tmp_path, Team())
     alone, *both = (load_file(tmp_path / f"gradients-{name}.safetensors") for name in ("0-1", "0-2", "1-2"))
     for found in both:
         assert found.keys() == alone.keys()
@@ -128,7 +131,7 @@ def test_two_processes_train_a_long_video(tiny_config, tmp_path, shared):
     assert list(map(len, found)) == [4, 4]
     if shared == "rays":
         scene = load_scene(teamwork.SCENE)
-        alone = partial(train, overwrite=True, progress=False)
+        alone = partial(trainer.train, overwrite=True, progress=False)
         train_segments(scene, chain.config, tmp_path / "alone", cut_frames(frame_times(scene), 2), alone)
         for number, losses in enumerate(found):
             assert losses == pytest.approx(losses_of(segment_path(tmp_path / "alone", number)), rel=1e-2)
