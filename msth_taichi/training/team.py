@@ -86,7 +86,8 @@ class Team:
             dist.all_reduce(message)
             if len(together) > 1:
                 parts = message.split([tensor.numel() for tensor in together])
-                torch._foreach_copy_(together, [part.view_as(t) for part, t in zip(parts, together, strict=True)])
+                for tensor, part in zip(together, parts, strict=True):
+                    tensor.copy_(part.view_as(tensor))
 
     def least(self, value: torch.Tensor) -> torch.Tensor:
         """The least over all processes."""
