@@ -554,11 +554,12 @@ def test_a_moved_data_set_is_named(refused, msth, tiny_run_copy, tmp_path):
 def test_cache_lists_and_clears(msth, tmp_path):
     folder = tmp_path / "cache"
     folder.mkdir()
-    (folder / "abc.frames").write_bytes(b"x" * 1000)
-    (folder / "abc.json").write_text('{"source": "videos/cam00.mp4"}')
-    (folder / ".def.1.frames").write_bytes(b"left by a killed process")
+    key = "0123456789abcdef0123"
+    (folder / f"{key}.frames").write_bytes(b"x" * 1000)
+    (folder / f"{key}.json").write_text('{"source": "videos/cam00.mp4"}')
+    (folder / f".{key}.1.frames").write_bytes(b"left by a killed process")
     status, out, _ = msth("cache", "--folder", str(folder))
-    assert status == 0 and "abc.frames" in out and "cam00.mp4" in out
+    assert status == 0 and f"{key}.frames" in out and "cam00.mp4" in out
     status, out, _ = msth("cache", "--clear", "--folder", str(folder))
     assert status == 0 and "freed" in out and not list(folder.iterdir())
     assert msth("cache", "--folder", str(tmp_path / "none"))[0] == 0

@@ -9,6 +9,7 @@ Letters: K images.
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ VERSION = 2
 SUFFIX = ".frames"
 STATISTICS_SUFFIX = ".statistics"
 """Of what `statistics_cache` keeps in the same folder."""
+
+_OURS = re.compile(r"\.?[0-9a-f]{20}(\.\d+)?\.(frames|statistics|json|lock)")
+"""Names of caches, of what belongs to one, and of what a killed process left of them."""
 
 
 def cache_folder(config: DataConfig | None = None) -> Path:
@@ -116,9 +120,8 @@ def caches(folder: Path) -> list[tuple[Path, int, str]]:
 def clear(folder: Path) -> int:
     """Remove all caches, and what a killed process left of one; returns the bytes that this gives back."""
     freed = 0
-    parts = [f"{hidden}*{suffix}" for hidden in ("", ".") for suffix in (SUFFIX, STATISTICS_SUFFIX)]
-    for pattern in (*parts, "*.json", "*.lock"):
-        for path in folder.glob(pattern):
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if _OURS.fullmatch(path.name):  # a user's folder may hold anything else
             freed += path.stat().st_size
             path.unlink()
     return freed

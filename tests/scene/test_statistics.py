@@ -152,7 +152,7 @@ def test_statistics_are_listed_and_cleared_with_frames(kept):
     folder = frame_cache.cache_folder(data)
     ((path, size, origin),) = frame_cache.caches(folder)
     assert path.suffix == ".statistics" and size == path.stat().st_size and origin.endswith("r_000.png")
-    (folder / f".left.123{path.suffix}").write_bytes(b"half written")
+    (folder / f".{path.stem}.123{path.suffix}").write_bytes(b"half written")
     assert frame_cache.clear(folder) >= size and not list(folder.iterdir())
 
 
