@@ -9,7 +9,7 @@ import msth_taichi
 
 PACKAGE = Path(msth_taichi.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
-SCALARS = {"errors", "lenses", "grids", "config", "thresholds", "files", "pages"}
+SCALARS = {"errors", "lenses", "grids", "config", "thresholds", "files", "machine", "pages"}
 
 # what each room may import of the package, besides itself and SCALARS
 DOORS = {

@@ -13,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from msth_taichi.errors import DataError, FrameError
-from msth_taichi.scene.decoding import usable_cores
+from msth_taichi.machine import usable_cores
 from msth_taichi.scene.scene import Images, Scene
 
 STRETCH = 150

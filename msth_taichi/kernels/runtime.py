@@ -6,7 +6,6 @@ GPU by CUDA_VISIBLE_DEVICES before the process starts.
 
 import contextlib
 import io
-import os
 import warnings
 from typing import Literal
 
@@ -14,6 +13,7 @@ import taichi as ti
 import torch
 
 from msth_taichi.errors import DeviceError
+from msth_taichi.machine import processes_here, usable_cores
 
 Arch = Literal["auto", "cpu", "cuda"]
 
@@ -44,8 +44,8 @@ def init(arch: Arch = "auto", threads: int = 0, debug: bool = False) -> torch.de
         if arch != "auto" and wanted != _device:
             raise DeviceError(f"Taichi already runs on {_device.type} in this process; start a new process for {arch}")
         return _device
-    if threads:
-        torch.set_num_threads(threads)
+    if threads or (wanted.type == "cpu" and processes_here() > 1):  # torchrun leaves torch a single thread
+        torch.set_num_threads(threads or usable_cores())
     if wanted.type == "cuda":
         torch.zeros(1, device=wanted)  # torch creates the primary context that Taichi then joins
         # the thread of backward passes joins it with its first matrix product, and torch would warn of that
@@ -55,7 +55,7 @@ def init(arch: Arch = "auto", threads: int = 0, debug: bool = False) -> torch.de
             arch=ti.cuda if wanted.type == "cuda" else ti.cpu,
             # exact division and square roots on the CPU, where tests compare with float64; speed on the GPU
             fast_math=wanted.type == "cuda",
-            cpu_max_num_threads=threads or len(os.sched_getaffinity(0)),
+            cpu_max_num_threads=threads or usable_cores(),
             debug=debug,
             offline_cache=True,
             log_level=ti.WARN,

@@ -1,6 +1,5 @@
 """Frames decoded by several threads at once: decoders let go of Python's lock."""
 
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ import torch
 from tqdm import tqdm
 
 from msth_taichi.errors import FrameError
+from msth_taichi.machine import usable_cores
 from msth_taichi.scene.damage import Damage, require_few
 from msth_taichi.scene.scene import Images
 
@@ -65,8 +65,3 @@ def decode(images: Images, use: Callable[[int, np.ndarray], None], title: str, p
 def _few(damage: Damage, images: Images) -> Damage:
     require_few(damage, len(images))
     return dict(sorted(damage.items()))
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

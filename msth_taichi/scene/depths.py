@@ -15,9 +15,9 @@ from tqdm import tqdm
 from msth_taichi.config import DataConfig
 from msth_taichi.errors import DataError
 from msth_taichi.lenses import OPENCV, PINHOLE
+from msth_taichi.machine import usable_cores
 from msth_taichi.ops.rays import generate_rays
 from msth_taichi.scene.cameras import Cameras
-from msth_taichi.scene.decoding import usable_cores
 from msth_taichi.scene.frames import choose_tier
 from msth_taichi.scene.scene import Images, Scene
 

@@ -4,11 +4,9 @@ Letters: K images, H image height, W image width, Ch channels, P pixels of all i
 """
 
 import copy
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -17,9 +15,10 @@ from tqdm import tqdm
 
 from msth_taichi.config import DataConfig
 from msth_taichi.errors import DataError
+from msth_taichi.machine import free_memory, usable_cores
 from msth_taichi.scene.cameras import Cameras
 from msth_taichi.scene.damage import Damage, kept_rows
-from msth_taichi.scene.decoding import decode, usable_cores
+from msth_taichi.scene.decoding import decode
 from msth_taichi.scene.frame_cache import cache_folder, cached_frames, free_disk
 from msth_taichi.scene.mapped import MappedFile
 from msth_taichi.scene.scene import Images
@@ -118,7 +117,7 @@ class FrameStore:
             tqdm.write(f"frames: {needed / _GB:.1f} GB, kept {PLACES[tier]}{where}")
         if tier == "disk":
             path, damage = cached_frames(images, sizes, config, progress)
-            file = MappedFile(path, _free_memory())
+            file = MappedFile(path, free_memory())
             return FrameStore(file.bytes.view(-1, channels), sizes, device, tier, file, damage)
         pixels = torch.empty(int(counts.sum()), channels, dtype=torch.uint8, device=device if tier == "gpu" else "cpu")
 
@@ -220,7 +219,7 @@ def choose_tier(needed: float, device: torch.device, config: DataConfig) -> Tier
     """
     if device.type == "cuda" and needed <= min(config.gpu_memory * _GB, _free_gpu_memory(device)):
         return "gpu"
-    memory = _RAM_SHARE * _free_memory() if config.ram_memory is None else config.ram_memory * _GB
+    memory = _RAM_SHARE * free_memory() if config.ram_memory is None else config.ram_memory * _GB
     if needed <= memory:
         return "ram"
     disk = free_disk(config)
@@ -241,14 +240,3 @@ def _pool() -> ThreadPoolExecutor:
 def _free_gpu_memory(device: torch.device) -> float:
     """Bytes that frames may take at most and leave the training some."""
     return 0.8 * torch.cuda.mem_get_info(device)[0]
-
-
-def _free_memory() -> float:
-    """Bytes of RAM that can be taken without swapping; infinite where the system does not say."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (OSError, ValueError, AttributeError):
-        return float("inf")
