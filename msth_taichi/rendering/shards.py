@@ -49,6 +49,8 @@ def torchrun_shard(environment: MutableMapping[str, str] = os.environ) -> Shard:
         return Shard()
     if int(environment.get("LOCAL_WORLD_SIZE", "1")) > 1:
         local = int(environment["LOCAL_RANK"])
-        visible = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-        environment["CUDA_VISIBLE_DEVICES"] = visible[local % len(visible)] if visible else str(local)
+        given = environment.get("CUDA_VISIBLE_DEVICES")
+        visible = [name for name in (given or "").split(",") if name.strip()]
+        if visible or given is None:  # and not forbidden
+            environment["CUDA_VISIBLE_DEVICES"] = visible[local % len(visible)] if visible else str(local)
     return Shard(int(environment["RANK"]), int(environment["WORLD_SIZE"]))

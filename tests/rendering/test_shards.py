@@ -25,6 +25,8 @@ def test_what_is_no_shard_is_named(text):
 def test_torchrun_gives_each_local_process_its_gpu():
     rank = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
     assert torchrun_shard(rank) == Shard(5, 8) and rank["CUDA_VISIBLE_DEVICES"] == "1"
+    none = {**rank, "CUDA_VISIBLE_DEVICES": ""}
+    assert torchrun_shard(none) == Shard(5, 8) and none["CUDA_VISIBLE_DEVICES"] == "", "GPUs are forbidden"
     chosen = {**rank, "CUDA_VISIBLE_DEVICES": "4,6"}
     assert torchrun_shard(chosen) == Shard(5, 8) and chosen["CUDA_VISIBLE_DEVICES"] == "6"
     alone = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
