@@ -61,6 +61,15 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
+def empty(path: Path) -> None:
+    """Remove what is in a folder, if there is one; the folder itself may be a link, or a disk's own."""
+    for entry in path.iterdir() if path.is_dir() else ():
+        if entry.is_dir() and not entry.is_symlink():
+            remove_folder(entry)
+        else:
+            entry.unlink()
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a text file in one step."""
     with replacing(path) as temporary:

@@ -12,7 +12,7 @@ from msth_taichi.model.rays import Rays
 from msth_taichi.model.renderer import Mode
 from msth_taichi.rendering.fast import FastRenderer, Shortcuts
 from msth_taichi.scene.scene import Scene
-from msth_taichi.training.checkpoint import checkpoint_steps, shared_parameters
+from msth_taichi.training.checkpoint import checkpoint_steps, shared_parameters, steps_reached
 from msth_taichi.training.run import Moment, Run, blended, load_run, read_config, read_scene
 from msth_taichi.training.segments import Cut, read_cut, segment_path
 
@@ -43,8 +43,8 @@ class Chain(Run):
         self._runs: dict[int, Run] = {}
         self._shared: dict[str, torch.Tensor] = {}
         self.path = path
-        reached = [checkpoint_steps(segment_path(path, k)) or [0] for k in range(len(cut.segments))]
-        super().__init__(path, config, scene, self.segment(0).model, min(steps[-1] for steps in reached))
+        reached = min(steps_reached(segment_path(path, k)) for k in range(len(cut.segments)))
+        super().__init__(path, config, scene, self.segment(0).model, reached)
 
     def at(self, time: float) -> list[Moment]:
         """See `Run.at`."""

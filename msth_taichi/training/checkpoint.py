@@ -73,6 +73,11 @@ def checkpoint_path(run: Path, step: int | None = None) -> Path:
     return _folder(run, steps[-1])  # whoever reads it will say what is wrong
 
 
+def steps_reached(run: Path) -> int:
+    """Steps of the last checkpoint that is whole; 0 where there is no checkpoint."""
+    return read_state(checkpoint_path(run)).step if checkpoint_steps(run) else 0
+
+
 def _require_whole(folder: Path) -> None:
     """Raise RunError if a file is missing or cut: headers say how long they are, and nothing else is read."""
     read_state(folder)
@@ -217,6 +222,9 @@ def load_training(
                 optimizer.load_moments(parameter, {key: tensors[f"{key}/{name}"] for key in _MOMENTS})
         if "loss_scale" in tensors:  # early runs have none
             optimizer.loss_scale.copy_(tensors["loss_scale"])
+        if tensors["generator"].shape != generator.get_state().shape:  # those of CPUs and GPUs differ in length
+            other = "cpu" if generator.device.type == "cuda" else "cuda"
+            raise RunError(f"{path}: of a training on another kind of device; resume it with --arch {other}")
         generator.set_state(tensors["generator"])
         if sampler is not None:
             parts = ((name.split("/", 1), tensor) for name, tensor in tensors.items())

@@ -5,7 +5,6 @@ axis of their own; static tables, colours and poses of cameras stay those of the
 """
 
 import gc
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -14,10 +13,11 @@ import torch
 
 from msth_taichi.config import Config
 from msth_taichi.errors import ConfigError
+from msth_taichi.files import empty
 from msth_taichi.scene.scene import Scene
 from msth_taichi.training.bounds import with_bounds
 from msth_taichi.training.chain import Chain, load_chain
-from msth_taichi.training.checkpoint import checkpoint_steps, write_shared
+from msth_taichi.training.checkpoint import steps_reached, write_shared
 from msth_taichi.training.run import Run, make_model, write_run
 from msth_taichi.training.segments import (
     SHARED,
@@ -28,7 +28,7 @@ from msth_taichi.training.segments import (
     write_cut,
 )
 from msth_taichi.training.team import Team
-from msth_taichi.training.trainer import Beginning
+from msth_taichi.training.trainer import Beginning, require_trainable
 
 
 class TrainOne(Protocol):
@@ -78,22 +78,24 @@ def train_segments(
     """
     team = team or Team()
     require_same_cameras_throughout(scene, cut, config.cameras)
+    for segment in cut.segments:
+        require_trainable(part_of(scene, segment), config)
     config = with_bounds(config, scene)
     # segments must agree on bounds, or they could not share a table
     each = config.model_copy(update={"rays": config.rays.model_copy(update={"bounds": "settings"})})
     steps, shared = config.training.steps, output / SHARED
 
     def write() -> None:
-        if not resume and output.exists():
-            shutil.rmtree(output)
+        if not resume:
+            empty(output)
         write_run(output, config, scene)
         write_cut(output, cut)
 
     def trained(number: int, start: int | None, team: Team, on_begin: Callable[[], None] | None = None) -> bool:
         """Train a segment if it is not yet; whether it is now."""
         path = segment_path(output, number)
-        reached = checkpoint_steps(path)[-1:] if resume else []
-        if reached == [steps]:
+        reached = steps_reached(path) if resume else 0
+        if reached == steps:
             return True
         beginning = None if start is None or reached else Beginning(segment_path(output, start), shared)
         part = part_of(scene, cut.segments[number])

@@ -198,7 +198,7 @@ def require_free(path: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise RunError(f"{path}: already exists; pass --overwrite to replace it or choose another --output")
-    if not (path / "config.toml").is_file():
+    if not ((path / "config.toml").is_file() and (path / "scene.json").is_file()):
         raise RunError(f"{path}: not a run folder, so it is not overwritten; choose another --output")
 
 

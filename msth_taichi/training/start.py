@@ -19,6 +19,7 @@ from msth_taichi.tracking.report import try_report
 from msth_taichi.tracking.visualizer import Visualizers, parse_names
 from msth_taichi.training.checkpoint import checkpoint_path, checkpoint_steps
 from msth_taichi.training.long import require_same_steps, train_segments
+from msth_taichi.training.meeting import first_says, has_written
 from msth_taichi.training.record import Record
 from msth_taichi.training.run import Run, read_scene, require_free
 from msth_taichi.training.segments import cut_frames, frame_times, is_chain, read_cut, segment_path
@@ -61,13 +62,14 @@ def start_training(
     Raises:
         MsthError: a wrong setting, data set, device or run folder; nothing has been written then.
     """
-    if parallel_segments and segment_frames is None and not restarted():
+    if parallel_segments and segment_frames is None and not resume:
         raise ConfigError("--parallel-segments shares out the segments of a long video: give --segment-frames too")
-    if restarted() and _reached(output):
-        # torchrun began again after a process had died: from the last checkpoint, with the settings of the run
+    # torchrun began again after a process had died: from the last checkpoint, with the settings of the run
+    left = first_says("left", ("a checkpoint" if _reached(output) else "a beginning") if has_written() else "nothing")
+    if left == "a checkpoint":
         preset, settings, resume, overwrite = None, None, True, False
         segment_frames, parallel_segments = None, False
-    elif restarted():
+    elif left == "a beginning":
         overwrite = True
     leads = int(os.environ.get("RANK", "0")) == 0
     given = {"viewer": {"host": viewer_address[0], "port": viewer_address[1]}}
@@ -80,8 +82,9 @@ def start_training(
             )
         if overwrite:
             raise ConfigError("--resume continues what is at --output and --overwrite replaces it; give one of them")
-        if segment_frames is not None:
-            raise ConfigError(f"--resume goes on with the segments of {output}; leave --segment-frames out")
+        if segment_frames is not None or parallel_segments:
+            given = "--segment-frames" if segment_frames is not None else "--parallel-segments"
+            raise ConfigError(f"--resume goes on with the segments of {output}; leave {given} out")
         checkpoint_path(_first(output))
         config = load_config(output / "config.toml", overrides)
         if is_chain(output):
@@ -102,6 +105,7 @@ def start_training(
     scene = load_scene(data, config.data)
     if resume:
         require_same_cameras(scene, read_scene(output), output)
+    _require_split(scene, config)
     if leads:
         scene = _check_held_out(scene, record)
 
@@ -129,7 +133,7 @@ def start_training(
                 resume=resume,
                 overwrite=overwrite,
                 progress=leads,
-                on_evaluation=lambda run: show_evaluation(visualizers, run, evaluate(run, scene)),
+                on_evaluation=lambda run: _evaluate(run, visualizers),
                 visualizers=visualizers,
                 record=record,
                 team=team,
@@ -137,7 +141,7 @@ def start_training(
                 on_begin=on_begin,
             )
             if team.leads and run.step == config.training.steps:
-                _finish(run, scene, visualizers, record)
+                _finish(run, visualizers, record)
         finally:
             visualizers.close()
         return run
@@ -160,10 +164,26 @@ def _reached(output: Path) -> bool:
     return bool(checkpoint_steps(_first(output)))
 
 
-def _finish(run: Run, scene: Scene, visualizers: Visualizers, record: Record) -> None:
+def _evaluate(run: Run, visualizers: Visualizers) -> None:
+    """Compare what is held out; a segment may have nothing of it."""
+    if run.config.evaluation.split in run.scene.splits:
+        show_evaluation(visualizers, run, evaluate(run, run.scene))
+
+
+def _require_split(scene: Scene, config: Config) -> None:
+    """Raise ConfigError if training is to be interrupted for comparisons with nothing."""
+    split, every = config.evaluation.split, config.training.eval_every
+    if every and split not in scene.splits:
+        raise ConfigError(
+            f"training.eval_every={every}: '{scene.name}' has no '{split}' split to compare with; use 0, or set "
+            f"evaluation.split to one of {', '.join(scene.splits)}"
+        )
+
+
+def _finish(run: Run, visualizers: Visualizers, record: Record) -> None:
     """Compare a few held-out images, unless this step was evaluated, and write the report. The training is done by
     now, so that whatever goes wrong is no more than a warning."""
-    settings = run.config.evaluation
+    settings, scene = run.config.evaluation, run.scene
     try:
         if settings.split in scene.splits and not page_path(run).is_file():
             views = view_rows(scene.images(settings.split), scene.static_cameras).values()
@@ -176,11 +196,6 @@ def _finish(run: Run, scene: Scene, visualizers: Visualizers, record: Record) ->
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         print(f"warning: the held-out views were not compared ({reason}); try: msth eval {run.path}", file=sys.stderr)
     try_report(run)
-
-
-def restarted() -> bool:
-    """Whether torchrun started this process in place of one that had failed."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def _require_writable(output: Path) -> None:

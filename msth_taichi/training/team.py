@@ -7,20 +7,16 @@ of processes only by rounding.
 Letters: R processes, N rays of a batch.
 """
 
-import datetime
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import PrefixStore
-from torch.distributed.rendezvous import rendezvous
 
-from msth_taichi.errors import ConfigError
-
-_PATIENCE = datetime.timedelta(hours=2)
-"""How long processes wait for each other: the first one evaluates while the others do nothing."""
+from msth_taichi.errors import ConfigError, DeviceError, RunError
+from msth_taichi.training.meeting import PATIENCE, first_says, meeting
 
 _SMALL = 2**16  # entries of a tensor that is copied to travel with others
 
@@ -65,7 +61,8 @@ class Team:
         if self.size == 1:
             return share
         parts = [torch.empty_like(share) for _ in range(self.size)]
-        dist.all_gather(parts, share.contiguous())
+        with _others():
+            dist.all_gather(parts, share.contiguous())
         return torch.stack(parts, dim=1).flatten()
 
     def add(self, tensors: Iterable[torch.Tensor]) -> None:
@@ -78,12 +75,12 @@ class Team:
         small: dict[torch.dtype, list[torch.Tensor]] = {}
         for tensor in tensors:
             if tensor.numel() > _SMALL:
-                dist.all_reduce(tensor)
+                _reduce(tensor)
             else:
                 small.setdefault(tensor.dtype, []).append(tensor)
         for together in small.values():
             message = together[0] if len(together) == 1 else torch.cat([tensor.flatten() for tensor in together])
-            dist.all_reduce(message)
+            _reduce(message)
             if len(together) > 1:
                 parts = message.split([tensor.numel() for tensor in together])
                 for tensor, part in zip(together, parts, strict=True):
@@ -94,7 +91,7 @@ class Team:
         if self.size == 1:
             return value
         value = value.clone()
-        dist.all_reduce(value, dist.ReduceOp.MIN)
+        _reduce(value, dist.ReduceOp.MIN)
         return value
 
     @contextmanager
@@ -111,7 +108,7 @@ class Team:
         if self.size == 1:
             return value
         found = torch.tensor(value)
-        dist.all_reduce(found, dist.ReduceOp.MAX)
+        _reduce(found, dist.ReduceOp.MAX)
         return int(found.item())
 
     def any(self, flag: bool) -> bool:
@@ -133,19 +130,39 @@ def join(device: torch.device) -> Team:
         >>> join(torch.device("cpu")).size
         1
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1 or "RANK" not in os.environ:
+    met = meeting()
+    if met is None or met.size == 1:
         return Team()
     if not dist.is_initialized():
+        if first_says("device", device.type) != device.type:
+            raise DeviceError(
+                f"process {met.rank} runs on {device.type}, unlike the first one: is there a GPU for each of "
+                f"{os.environ.get('LOCAL_WORLD_SIZE', met.size)} processes? Lower --nproc-per-node, or use --arch cpu"
+            )
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
-        # the store outlives a restart, and with it the addresses of those that died
-        store = PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-        dist.init_process_group(backend, timeout=_PATIENCE, store=store, rank=rank, world_size=size)
-    return Team(dist.get_rank(), dist.get_world_size())
+        dist.init_process_group(backend, timeout=PATIENCE, store=met.attempt, rank=met.rank, world_size=met.size)
+    return Team(met.rank, met.size)
 
 
 def leave() -> None:
     """End what `join` began."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+    meeting.cache_clear()
+
+
+def _reduce(tensor: torch.Tensor, how: Any = dist.ReduceOp.SUM) -> None:
+    with _others():
+        dist.all_reduce(tensor, how)
+
+
+@contextmanager
+def _others() -> Iterator[None]:
+    """Whatever goes wrong while processes talk is the fault of one that has ended."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = " ".join(str(error).split())
+        raise RunError(f"another process of the team has ended, and says above why ({reason:.200})") from error

@@ -8,7 +8,6 @@ Letters: N rays.
 
 import json
 import math
-import shutil
 import signal
 import sys
 import threading
@@ -25,7 +24,7 @@ from tqdm import tqdm
 import msth_taichi
 from msth_taichi.config import Config, dump_config
 from msth_taichi.errors import ConfigError, DataError, DivergenceError, RunError
-from msth_taichi.files import unwritable, write_text
+from msth_taichi.files import empty, unwritable, write_text
 from msth_taichi.kernels import runtime
 from msth_taichi.model.losses import losses, masked_fields
 from msth_taichi.model.renderer import RadianceField, anneal_exponent
@@ -50,6 +49,7 @@ from msth_taichi.training.checkpoint import (
 )
 from msth_taichi.training.collapse import CollapseWatch, explained
 from msth_taichi.training.grid_adam import GridAdam
+from msth_taichi.training.meeting import note_writing
 from msth_taichi.training.record import Record
 from msth_taichi.training.run import Run, compute_dtype, make_model, require_free, write_run
 from msth_taichi.training.schedules import learning_rate, proposals_are_due
@@ -115,9 +115,7 @@ def train(
         checkpoint_path(path)
     elif team.leads:
         require_free(path, overwrite)
-    _check_transparency(scene, config)
-    _check_depth(scene, config)
-    require_suited(scene, config.sampler)
+    require_trainable(scene, config)
     config = with_bounds(config, scene)
     trainer = Trainer(scene, config, path, device, progress and team.leads, visualizers, record, team)
     if resume:
@@ -126,10 +124,11 @@ def train(
         trainer.begin(beginning.run)
     team.wait()  # until all have read
     if team.leads:
+        note_writing()
         if on_begin is not None:
             on_begin()
-        if not resume and path.exists():
-            shutil.rmtree(path)
+        if not resume:
+            empty(path)
         write_run(path, config, trainer.scene)  # on resuming too: training.steps and the place of the data may be new
         if beginning is not None:
             link_shared(beginning.shared, path)
@@ -290,6 +289,9 @@ class Trainer:
                     saved = step
                 if on_evaluation and settings.eval_every and step % settings.eval_every == 0:
                     self.record.lap("training")
+                    if saved < step:  # who stops a training may not wait for the comparison
+                        self._save()
+                        saved = step
                     if self.team.leads:
                         on_evaluation(self.as_run())
                     self.team.wait()
@@ -541,6 +543,13 @@ def reset_masks(model: RadianceField) -> None:
     """Let all masks begin anew: one that is sure that a place stands still hardly learns that it does not any more."""
     for field, config in zip(model.fields(), (model.config.field, *model.config.proposals), strict=True):
         field.encoding.mask_logits.fill_(config.mask_init)
+
+
+def require_trainable(scene: Scene, config: Config) -> None:
+    """Raise ConfigError if settings do not suit the images of a scene; needs no frames."""
+    _check_transparency(scene, config)
+    _check_depth(scene, config)
+    require_suited(scene, config.sampler)
 
 
 def _sums_integers(device: torch.device) -> bool:

@@ -1,6 +1,7 @@
 """Disks that fill up or go away: one line, and what was reached is kept."""
 
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from tests.settings import changed, overrides
 # a training whose cache is cut short after a few steps, as its disk would do that goes away
 CACHE_GOES_AWAY = """
 import sys
+import shutil
 from pathlib import Path
 from msth_taichi import cli
 from msth_taichi.training.trainer import Trainer
@@ -119,6 +121,7 @@ def test_a_run_folder_that_goes_away_as_well_is_told_in_one_line(tiny_scene, tin
     run = tmp_path / "run"
 
     def evaluation(_) -> None:
+        shutil.rmtree(run / "checkpoints")
         (run / "checkpoints").write_text("in the way")
         raise DataError("a.mp4: gone; restore it")
 

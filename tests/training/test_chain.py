@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +222,25 @@ def test_a_stopped_chain_goes_on_where_it_was(long_config, long_run, tmp_path):
         assert all(torch.equal(straight[name], halves[name]) for name in straight), f"segment {number}"
     _, seen = trained(long_config, run.path, resume=True)
     assert not seen
+
+
+def test_a_segment_whose_last_checkpoint_is_torn_is_trained_on(long_config, long_run, tmp_path, capsys):
+    folder = Path(shutil.copytree(long_run, tmp_path / "run"))
+    torn = segment_path(folder, 1) / "checkpoints" / "step-00000006" / "model.safetensors"
+    torn.write_bytes(torn.read_bytes()[:100])
+    assert load_run(folder).step == 3 and "going back to" in capsys.readouterr().err
+    run, seen = trained(long_config, folder, resume=True)
+    assert [name for name, _ in seen] == ["001"] and run.step == 6
+
+
+def test_what_any_segment_lacks_is_told_before_the_first_is_trained(long_config, tmp_path):
+    config = changed(long_config, "sampler.kind=importance")
+    scene = load_scene("synthetic:cameras=3,test_cameras=1,frames=9,width=24,height=18")
+    late = scene.images("train")
+    scene.splits["train"] = late.select(((late.frame < 7) | (late.frame == 8)).nonzero()[:, 0])
+    with pytest.raises(ConfigError, match="two images or more of each camera"):
+        train_segments(scene, config, tmp_path / "run", cut_frames(frame_times(load_scene(DATA)), 2), partial(train))
+    assert not (tmp_path / "run").exists()
 
 
 def test_parallel_segments_all_begin_from_the_first(long_config, long_run, tmp_path):

@@ -21,6 +21,7 @@ from msth_taichi.model.rays import camera_rays
 from msth_taichi.scene.scene import Scene, load_scene
 from msth_taichi.training.checkpoint import checkpoint_steps
 from msth_taichi.training.run import load_run
+from msth_taichi.training.start import start_training
 from msth_taichi.training.trainer import Trainer, train
 from tests.comparison import assert_close
 from tests.settings import changed
@@ -169,9 +170,9 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(train_tin
         )  # fmt: skip
     message = str(caught.value)
     assert "not a finite number at step 8;" in message
-    assert f"last good checkpoint is {tmp_path}/run/checkpoints/step-00000006" in message
+    assert f"last good checkpoint is {tmp_path}/run/checkpoints/step-00000007" in message
     assert "training.learning_rate" in message
-    assert checkpoint_steps(tmp_path / "run") == [3, 6]
+    assert checkpoint_steps(tmp_path / "run") == [6, 7]
     assert all(parameter.isfinite().all() for parameter in load_run(tmp_path / "run").model.parameters())
 
 
@@ -180,9 +181,9 @@ def test_a_gradient_that_is_not_finite_is_not_saved(train_tiny, tmp_path):
         run.model.requires_grad_(True)
         run.model.field.color_mlp.weights[0].register_hook(lambda gradient: gradient * float("nan"))
 
-    with pytest.raises(DivergenceError, match=r"a parameter is not a finite number at step 6; .*step-00000004"):
+    with pytest.raises(DivergenceError, match=r"a parameter is not a finite number at step 6; .*step-00000005"):
         train_tiny("training.eval_every=5", "training.checkpoint_every=2", on_evaluation=poison)
-    assert checkpoint_steps(tmp_path / "run") == [2, 4]
+    assert checkpoint_steps(tmp_path / "run") == [4, 5], "one before each comparison too"
 
 
 def test_an_absurd_learning_rate_is_told(train_tiny):
@@ -455,6 +456,35 @@ def test_resuming_another_model_size_is_told(tiny_scene, tiny_config, tiny_run_c
     with pytest.raises(RunError, match=r"model.safetensors: of another model size"):
         train(tiny_scene, changed(tiny_config, "field.log2_static=9"), tiny_run_copy, resume=True, progress=False)
     assert tree(tiny_run_copy) == before
+
+
+def test_a_run_is_written_through_a_link(tiny_scene, tiny_config, tmp_path):
+    place = tmp_path / "disk"
+    place.mkdir()
+    (tmp_path / "run").symlink_to(place)
+    config = changed(tiny_config, "training.steps=1")
+    for _ in range(2):
+        train(tiny_scene, config, tmp_path / "run", overwrite=True, progress=False)
+        assert (tmp_path / "run").is_symlink() and checkpoint_steps(place) == [1]
+
+
+def test_a_folder_that_is_no_run_is_not_overwritten(tiny_scene, tiny_config, tmp_path):
+    (tmp_path / "config.toml").write_text("of a web site")
+    with pytest.raises(RunError, match="not a run folder, so it is not overwritten"):
+        train(tiny_scene, tiny_config, tmp_path, overwrite=True, progress=False)
+    assert (tmp_path / "config.toml").read_text() == "of a web site"
+
+
+def test_comparisons_with_nothing_are_told_before_training(tmp_path):
+    with pytest.raises(ConfigError, match=r"training.eval_every=5: .* no 'val' split .* one of train, test"):
+        start_training(
+            "synthetic:cameras=2,test_cameras=1,frames=2,width=8,height=6",
+            tmp_path / "run",
+            preset="demo",
+            settings=["training.eval_every=5", "evaluation.split=val"],
+            arch="auto",
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_leaves_the_callers_random_numbers_alone(train_tiny):
