@@ -38,6 +38,9 @@ _FASTEST_GIF = 50  # frames per second; viewers slow down what is faster
 _PREVIEW_QUALITY = 85
 _DESCRIPTION = 0x010E  # Exif: ImageDescription
 
+# else swscale takes BT.601's matrix, and players that of BT.709 for what is large
+_COLORS = {"colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709", "color_range": "tv"}
+
 _CAPTION_BACKGROUND, _CAPTION_COLOR = (24, 24, 24), (235, 235, 235)
 
 
@@ -86,7 +89,7 @@ def require_codec(name: str) -> None:
 def write_video(
     path: Path, frames: Iterable[np.ndarray], fps: float, codec: str = "h264", metadata: Metadata | None = None
 ) -> int:
-    """Write pictures of one size as a video, yuv420p so that every player shows it.
+    """Write pictures of one size as a video, yuv420p of BT.709 in limited range so that every player shows it.
 
     Frames are taken one at a time. An odd width or height is made even by repeating the last column or row. The same
     frames give the same file, byte for byte.
@@ -113,14 +116,15 @@ def write_video(
         first = next(pictures)  # before the encoder starts, which complains when closed without any
         with av.open(str(temporary), "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
             container.metadata["comment"] = json.dumps(metadata or {})
-            stream: Any = container.add_stream(kind.encoder, rate=rate, options=dict(kind.options))
+            stream: Any = container.add_stream(kind.encoder, rate=rate, options={**kind.options, **_COLORS})
             height, width = (n + n % 2 for n in first.shape[:2])
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             stream.codec_context.codec_tag = kind.tag
             for count, picture in enumerate(chain([first], pictures), 1):
                 height, width = picture.shape[:2]
                 even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+                shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+                frame = shown.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
                 frame.pts, frame.time_base = count - 1, 1 / rate
                 container.mux(stream.encode(frame))
             container.mux(stream.encode())

@@ -69,6 +69,19 @@ def test_h265_is_one_that_players_know(tmp_path):
 
 
 @pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_colours_are_those_of_bt709_and_say_so(tmp_path, codec):
+    color = np.array([200, 30, 60])
+    write_video(tmp_path / "a.mp4", [np.broadcast_to(color, (720, 1280, 3)).astype(np.uint8)], 30, codec)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        found = container.streams.video[0].codec_context
+        assert (found.colorspace, found.color_primaries, found.color_trc, found.color_range) == (1, 1, 1, 1)
+        frame = next(container.decode(video=0))
+    luma = 16 + 219 / 255 * (np.array([0.2126, 0.7152, 0.0722]) @ color)
+    assert abs(frame.to_ndarray()[360, 640] - luma) < 1.5
+    assert np.abs(iio.imread(tmp_path / "a.mp4", plugin="pyav")[0] - color).max() <= 3
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
 def test_the_same_frames_make_the_same_bytes(tmp_path, codec):
     # x264's macroblock tree makes a difference at this size within a few encodings
     noise = np.random.default_rng(0)
