@@ -19,7 +19,7 @@ from av.error import FFmpegError
 from PIL import Image, ImageDraw, ImageFont
 
 from msth_taichi.errors import RunError
-from msth_taichi.files import replacing
+from msth_taichi.files import media_name, replacing
 
 Metadata = Mapping[str, Any]
 """What a file says of itself, as json: in the comment of a video, the comment or description of a preview."""
@@ -114,7 +114,7 @@ def write_video(
     with replacing(path) as temporary:
         pictures = _same_size(frames, path)
         first = next(pictures)  # before the encoder starts, which complains when closed without any
-        with av.open(str(temporary), "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
+        with av.open(media_name(temporary), "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
             container.metadata["comment"] = json.dumps(metadata or {})
             stream: Any = container.add_stream(kind.encoder, rate=rate, options={**kind.options, **_COLORS})
             height, width = (n + n % 2 for n in first.shape[:2])
@@ -151,7 +151,7 @@ def write_animation(path: Path, frames: Iterable[np.ndarray], fps: float, metada
         10
     """
     pictures = list(_same_size(frames, path))
-    gif, text = path.suffix == ".gif", json.dumps(metadata or {})
+    gif, text = path.suffix.lower() == ".gif", json.dumps(metadata or {})
     step = math.ceil(fps / _FASTEST_GIF) if gif else 1
     images = [Image.fromarray(picture) for picture in pictures[::step]]
     unit = 10 if gif else 1  # milliseconds; durations are whole multiples, whose errors must not add up
@@ -175,8 +175,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
         [0.21, 0.95]
     """
     try:
-        if path.suffix == ".mp4":
-            with av.open(str(path)) as container:
+        if path.suffix.lower() == ".mp4":
+            with av.open(media_name(path)) as container:
                 text = container.metadata.get("comment", "")
         else:
             with Image.open(path) as image:

@@ -1,5 +1,7 @@
 """Videos and images on disk: what is read back, and what a failure leaves."""
 
+from pathlib import Path
+
 import av
 import imageio.v3 as iio
 import numpy as np
@@ -122,6 +124,18 @@ def test_files_say_what_they_show(tmp_path, name):
     (tmp_path / name).write_bytes(b"damaged")
     assert read_metadata(tmp_path / name) == {}
     assert read_metadata(tmp_path / f"missing-{name}") == {}
+
+
+@pytest.mark.parametrize("name", ["A.MP4", "A.GIF", "A.WEBP", "test:0.mp4", "test:0.gif", "test:0.webp"])
+def test_names_may_have_capitals_and_colons(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write = write_video if name.lower().endswith(".mp4") else write_animation
+    write(Path(name), [ramp(shift=k / 12) for k in range(12)], 120, metadata={"output": "rgb"})
+    assert read_metadata(Path(name)) == {"output": "rgb"}
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    if name == "A.GIF":
+        with Image.open(name) as preview:
+            assert preview.n_frames == 4
 
 
 @pytest.mark.parametrize("count", [0, 5])
