@@ -48,7 +48,7 @@ class Job(BaseModel):
     step: int | None = Field(default=None, ge=0, description="checkpoint; default: the last")
     path: str = Field(default="spiral", description="name or file of the camera path")
     frames: int | None = Field(default=None, description="of the path")
-    time: str | float | None = Field(default=None, description="of the path")
+    time: str | None = Field(default=None, coerce_numbers_to_str=True, description="of the path")
     fps: float | None = Field(default=None, description="of the path")
     speed: float | None = Field(default=None, description="of the path")
     lens: str | None = Field(default=None, description="of the path")

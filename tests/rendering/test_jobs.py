@@ -34,14 +34,14 @@ def test_tables_have_the_defaults_of_the_top_and_options_overrule_both(tmp_path)
         run = "runs/b"
         outputs = ["mask"]
         frames = 7
-        time = 0.25
+        time = "freeze=0.25"
         size = [64, 48]
         """,
     )
     first, second = load_jobs(file)
     assert (first.run, first.path, first.scale, first.outputs) == (Path("runs/a"), "orbit", 0.5, ("rgb", "depth"))
     assert (second.run, second.path, second.scale, second.outputs) == (Path("runs/b"), "spiral", 0.5, ("mask",))
-    assert (second.frames, second.time, second.size, first.frames) == (7, 0.25, (64, 48), None)
+    assert (second.frames, second.time, second.size, first.frames) == (7, "freeze=0.25", (64, 48), None)
     assert [job.scale for job in load_jobs(file, {"scale": 0.1})] == [0.1, 0.1]
 
 
@@ -92,6 +92,12 @@ def test_a_path_is_made_from_what_a_job_gives(tiny_run_copy, monkeypatch):
     with pytest.raises(RunError, match="enough"):
         render_jobs([parse_job({"run": tiny_run_copy, "path": "orbit", **given}, "")])
     assert seen == {"name": "orbit", **given}
+
+
+def test_a_time_that_is_a_number_gets_the_line_of_the_option(tiny_run_copy, tmp_path):
+    (job,) = load_jobs(job_file(tmp_path, f"[[job]]\nrun = '{tiny_run_copy}'\ntime = 0.5"))
+    with pytest.raises(RunError, match=r"--time 0\.5: not a way through time; use play, freeze=T"):
+        render_jobs([job], progress=False)
 
 
 def make_jobs(run: Path, folder: Path, *fields: dict) -> list[Job]:
