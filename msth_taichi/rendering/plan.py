@@ -15,7 +15,7 @@ from msth_taichi.rendering.outputs import OUTPUTS
 from msth_taichi.rendering.paths import CameraPath
 from msth_taichi.rendering.pictures import DepthRange
 from msth_taichi.rendering.work import WorkFolder, frame_name
-from msth_taichi.rendering.writers import Metadata, mosaic, read_metadata, require_codec
+from msth_taichi.rendering.writers import CODECS, Metadata, mosaic, read_metadata, require_codec
 from msth_taichi.training.run import run_files
 
 MOSAIC = "mosaic"
@@ -178,6 +178,12 @@ def make_plan(path: CameraPath, request: Request, output: Path, digest: str, ove
         raise RunError("--still: no camera of this path stands still; leave it out, or use --path test:0 or the like")
     path = _scaled(path, request)
     plan = Plan(path, request, files, WorkFolder(output.with_name(output.name + WORK)), _job(path, request, digest))
+    if request.format == "mp4" and min(plan.size(0)) < (least := CODECS[request.codec].least):
+        width, height = plan.size(0)
+        raise RunError(
+            f"--codec {request.codec}: takes no images of {width}x{height}, only from {least}x{least} on; leave it "
+            "out, or raise --scale or --size"
+        )
     if plan.work.job() not in (None, plan.job) and not overwrite:
         raise RunError(
             f"{plan.work.path}: frames of another render that was not finished; pass --overwrite to discard them or "

@@ -41,6 +41,8 @@ _DESCRIPTION = 0x010E  # Exif: ImageDescription
 # else swscale takes BT.601's matrix, and players that of BT.709 for what is large
 _COLORS = {"colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709", "color_range": "tv"}
 
+_REORDERED = 3  # frames; of fewer, x265 leaves the order of decoding unset, and some encodings fail
+
 _CAPTION_BACKGROUND, _CAPTION_COLOR = (24, 24, 24), (235, 235, 235)
 
 
@@ -56,16 +58,18 @@ class Codec:
         encoder: its name in ffmpeg.
         options: of the encoder.
         tag: four letters by which players know the stream.
+        least: pixels along an edge.
     """
 
     encoder: str
     options: Mapping[str, str]
     tag: str
+    least: int = 1
 
 
 CODECS = {
     "h264": Codec("libx264", {"crf": "18", "threads": "4", "x264-params": "mbtree=0"}, "avc1"),
-    "h265": Codec("libx265", {"crf": "20", "x265-params": "frame-threads=4:wpp=0:info=0:log-level=error"}, "hvc1"),
+    "h265": Codec("libx265", {"crf": "20", "x265-params": "frame-threads=4:wpp=0:info=0:log-level=error"}, "hvc1", 16),
 }
 
 
@@ -127,7 +131,10 @@ def write_video(
                 frame = shown.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
                 frame.pts, frame.time_base = count - 1, 1 / rate
                 container.mux(stream.encode(frame))
-            container.mux(stream.encode())
+            for packet in stream.encode():
+                if count < _REORDERED:
+                    packet.dts = packet.pts
+                container.mux(packet)
     return count
 
 
