@@ -30,7 +30,7 @@ from msth_taichi.errors import MsthError, RunError
 from msth_taichi.rendering.outputs import require_trained
 from msth_taichi.rendering.paths import make_path
 from msth_taichi.rendering.plan import Plan, Request, make_plan, run_digest
-from msth_taichi.rendering.render import render_plan
+from msth_taichi.rendering.render import reason_of, render_plan
 from msth_taichi.rendering.shards import Shard
 from msth_taichi.training.run import load_run, read_description, results_folder
 
@@ -176,8 +176,9 @@ def render_jobs(
             bar.set_description(place.name)
             try:
                 outcome = render_plan(partial(opened, job.run, job.step, arch), plan, shard, bar.update)
-            except MsthError as error:
-                report.failures.append(str(error))
+            except Exception as error:  # whatever it is, the other jobs may do without
+                named = isinstance(error, MsthError)
+                report.failures.append(str(error) if named else f"{place}: {reason_of(error)}")
                 bar.update(end - bar.n)
                 continue
             report.files.extend(outcome.files)

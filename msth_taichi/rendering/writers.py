@@ -189,7 +189,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
             with Image.open(path) as image:
                 text = image.info.get("comment", b"").decode() or image.getexif().get(_DESCRIPTION, "")
         found = json.loads(text)
-    except (OSError, ValueError, FFmpegError):
+    except (OSError, ValueError, FFmpegError, Image.DecompressionBombError):
         return {}
     return found if isinstance(found, dict) else {}
 

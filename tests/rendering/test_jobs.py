@@ -9,6 +9,7 @@ import pytest
 
 from msth_taichi.errors import MsthError, RunError
 from msth_taichi.rendering import jobs as module
+from msth_taichi.rendering import render
 from msth_taichi.rendering.fast import FastRenderer
 from msth_taichi.rendering.jobs import Job, load_jobs, parse_job, render_jobs
 from msth_taichi.rendering.shards import Shard
@@ -154,6 +155,17 @@ def test_a_failure_does_not_hold_up_the_other_jobs(tiny_run_copy, tmp_path, monk
     calls.append(None)  # no more bad luck
     assert not render_jobs(jobs, progress=False).failures
     assert len(calls) == 1 + 1 + 2  # the frame that failed, and those of the second job
+
+
+def test_nor_does_what_no_one_expected(tiny_run_copy, tmp_path, monkeypatch):
+    def broken(path, *arguments):
+        raise OverflowError("too large")
+
+    monkeypatch.setattr(render, "write_animation", broken)
+    fields = {"path": "test", "format": "gif", "output": tmp_path / "a.gif"}
+    report = render_jobs(make_jobs(tiny_run_copy, tmp_path, fields, {"path": "test"}), progress=False)
+    assert report.failures == [f"{tmp_path / 'a.gif'}: OverflowError: too large"]
+    assert report.files == [tmp_path / "1.mp4"]
 
 
 def test_a_shard_says_that_others_are_not_done(tiny_run_copy, tmp_path):
