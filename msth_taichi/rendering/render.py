@@ -241,8 +241,6 @@ def _assemble(plan: Plan, name: str) -> None:
     if not request.kind.suffix:
         move_frames(plan.work.folder(name), file, request.kind.frame)
         return
-    if file.is_dir():
-        raise RunError(f"{file}: is a folder; remove it or choose another --output")
     made, metadata = plan.work.path / file.name, plan.metadata(name, plan.work.limits())
     try:
         if request.format == "mp4":

@@ -132,7 +132,6 @@ def test_mistakes_are_found_before_the_first_frame(tiny_run_copy, tmp_path):
 
 
 def test_a_failure_does_not_hold_up_the_other_jobs(tiny_run_copy, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("in the way")
     jobs = make_jobs(
         tiny_run_copy, tmp_path, {"path": "test"}, {"output": tmp_path / "file" / "a.mp4"}, {"path": "test"}
     )
@@ -142,6 +141,7 @@ def test_a_failure_does_not_hold_up_the_other_jobs(tiny_run_copy, tmp_path, monk
     def fail_once(*arguments, **options):
         calls.append(arguments)
         if len(calls) == 1:
+            (tmp_path / "file").write_text("in the way")  # since all was checked
             raise ValueError("bad luck")
         return whole(*arguments, **options)
 
