@@ -96,7 +96,8 @@ class Request:
             )
         if len(self.names) == 1:
             return {self.names[0]: output}
-        return {name: output.with_name(f"{output.stem}-{name}{output.suffix}") for name in self.names}
+        stem, end = (output.stem, output.suffix) if suffix else (output.name, "")
+        return {name: output.with_name(f"{stem}-{name}{end}") for name in self.names}
 
 
 @dataclass(frozen=True)

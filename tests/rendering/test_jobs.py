@@ -73,6 +73,8 @@ def test_bad_job_files_get_one_line(tmp_path, text, says):
         ({"outputs": "rgb,depth", "path": "orbit"}, "r/renders/orbit.mp4"),  # to which the outputs' names are added
         ({"outputs": "rgb,depth", "mosaic": True, "format": "gif"}, "r/renders/spiral-mosaic.gif"),
         ({"outputs": "depth", "format": "npz", "path": "shots/fly.json"}, "r/renders/fly-depth"),
+        ({"path": "test:cam.01"}, "r/renders/test:cam.01-rgb.mp4"),
+        ({"path": "test:left/cam.02", "format": "png"}, "r/renders/test:left_cam.02-rgb"),
         ({"output": "out.mp4"}, "out.mp4"),
     ],
 )
@@ -115,6 +117,28 @@ def test_jobs_are_rendered_and_then_skipped(tiny_run_copy, tmp_path, monkeypatch
         module, "load_run", lambda *_: pytest.fail("opened")
     )  # nothing is rendered, so no run is opened
     assert render_jobs(jobs, progress=False) == report
+
+
+def test_a_training_that_goes_on_does_not_change_what_is_rendered(tiny_run_copy, tmp_path, monkeypatch):
+    """The step that was the last when jobs were checked is the one that is opened."""
+    later = tmp_path / "later"
+    (tiny_run_copy / "checkpoints" / "step-00000010").rename(later)
+    inner, steps = module.load_run, []
+
+    def save_and_load(path, step, arch):
+        if later.is_dir():
+            later.rename(tiny_run_copy / "checkpoints" / "step-00000010")
+        run = inner(path, step, arch)
+        steps.append(run.step)
+        return run
+
+    monkeypatch.setattr(module, "load_run", save_and_load)
+    jobs = make_jobs(tiny_run_copy, tmp_path, {"path": "test"}, {"path": "test", "step": 5})
+    assert not render_jobs(jobs, progress=False).failures
+    assert steps == [5]
+    assert render_jobs(jobs[1:], progress=False).files == [tmp_path / "1.mp4"]
+    with pytest.raises(RunError, match=r"0\.mp4: already exists"):  # now of another step
+        render_jobs(jobs[:1], progress=False)
 
 
 def test_mistakes_are_found_before_the_first_frame(tiny_run_copy, tmp_path):

@@ -75,6 +75,10 @@ def test_every_output_gets_its_own_video(tiny_run, path, tmp_path):
     assert files(tmp_path) == sorted(file.name for file in written)
 
 
+def test_a_dot_in_the_name_of_a_folder_is_no_suffix(tmp_path):
+    assert Request(("rgb", "mask"), "png").files(tmp_path / "cam.01")["mask"] == tmp_path / "cam.01-mask"
+
+
 def test_images_are_the_renders_in_the_order_of_the_path(tiny_run, path, tmp_path):
     outputs = {"rgb": ("full", "rgb"), "static": ("static", "rgb"), "mask": ("full", "mask")}
     render_path(tiny_run, path, list(outputs), output=tmp_path / "a", format="png", progress=False)
