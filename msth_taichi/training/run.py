@@ -323,7 +323,7 @@ def read_scene(path: Path) -> Scene:
     """The scene of a run folder, without frames."""
     file = path / "scene.json"
     try:
-        return scene_from_description(json.loads(file.read_text()))
+        return scene_from_description(json.loads(file.read_text()), file)
     except (OSError, ValueError) as error:
         raise RunError(f"{file}: missing or damaged ({error}); restore it or train again") from error
 
