@@ -35,6 +35,7 @@ _TURBO = np.array(
 )
 
 _FASTEST_GIF = 50  # frames per second; viewers slow down what is faster
+_LONGEST_GIF = 655_350  # milliseconds that a frame can be shown
 _PREVIEW_QUALITY = 85
 _DESCRIPTION = 0x010E  # Exif: ImageDescription
 
@@ -169,7 +170,7 @@ def write_animation(path: Path, frames: Iterable[np.ndarray], fps: float, metada
         exif[_DESCRIPTION] = text
         options = {"exif": exif, "quality": _PREVIEW_QUALITY}
     with replacing(path) as temporary:
-        durations = np.diff(ends).tolist()
+        durations = np.diff(ends).clip(max=_LONGEST_GIF).tolist()
         images[0].save(temporary, save_all=True, append_images=images[1:], duration=durations, loop=0, **options)
     return len(pictures)
 

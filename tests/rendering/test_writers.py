@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from msth_taichi.errors import RunError
+from msth_taichi.rendering.timing import FASTEST, SLOWEST
 from msth_taichi.rendering.writers import (
     colorize,
     mosaic,
@@ -124,6 +125,15 @@ def test_a_fast_gif_leaves_frames_out_rather_than_slow_down(tmp_path):
     assert write_animation(tmp_path / "a.gif", [ramp(shift=k / 12) for k in range(12)], fps=120) == 12
     with Image.open(tmp_path / "a.gif") as preview:
         assert preview.n_frames == 4 and preview.info["duration"] in (20, 30)
+
+
+@pytest.mark.parametrize("fps", [SLOWEST, FASTEST])
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.webp"])
+def test_the_slowest_and_the_fastest_are_written(tmp_path, name, fps):
+    write = write_video if name == "a.mp4" else write_animation
+    assert write(tmp_path / name, [ramp(), ramp(shift=0.7)], fps) == 2
+    if name == "a.mp4":
+        assert iio.immeta(tmp_path / name, plugin="pyav")["fps"] == pytest.approx(fps)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.webp"])
