@@ -81,6 +81,11 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     write_text(path, json.dumps(values, indent=1) + "\n")
 
 
+def media_name(path: Path) -> str:
+    """A path as ffmpeg opens it: of a relative one it takes what is before a colon for a protocol."""
+    return str(path.absolute())
+
+
 def unwritable(path: Path, error: Exception) -> RunError:
     """What to say when the system refuses a write."""
     reason = getattr(error, "strerror", None) or error

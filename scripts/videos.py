@@ -12,7 +12,7 @@ import typer
 from av.video.reformatter import ColorRange
 
 from msth_taichi.errors import DataError
-from msth_taichi.files import replacing
+from msth_taichi.files import media_name, replacing
 from msth_taichi.scene.sources import VIDEO_SUFFIXES
 
 Crf = Annotated[
@@ -68,7 +68,7 @@ def rate_of(path: Path) -> Fraction:
         DataError: unreadable, or it states none.
     """
     try:
-        with av.open(str(path)) as container:
+        with av.open(media_name(path)) as container:
             rate = container.streams.video[0].average_rate
     except Exception as error:  # decoders raise errors of many kinds
         raise _unreadable(path, error) from error
@@ -84,7 +84,7 @@ def read_frames(path: Path) -> Iterator[av.VideoFrame]:
         DataError: a frame cannot be decoded.
     """
     try:
-        with av.open(str(path)) as container:
+        with av.open(media_name(path)) as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             yield from container.decode(stream)
@@ -103,7 +103,7 @@ def write_video(path: Path, frames: Iterable[av.VideoFrame], encoding: Encoding)
     """
     count = 0
     with replacing(path) as temporary:
-        with av.open(str(temporary), "w", format="mp4") as container:
+        with av.open(media_name(temporary), "w", format="mp4") as container:
             codec, options = "libx264", {"crf": str(encoding.crf)}
             # 4:2:0 halves both axes, which odd sizes do not allow
             pixels = "yuv444p" if encoding.width % 2 or encoding.height % 2 else "yuv420p"

@@ -50,7 +50,7 @@ def info_lines(target: str) -> list[str]:
     Raises:
         MsthError: neither a data set nor a run.
     """
-    if Path(target).suffix == SUFFIX or (Path(target) / "config.toml").is_file():
+    if Path(target).suffix.lower() == SUFFIX or (Path(target) / "config.toml").is_file():
         return run_lines(load_run(Path(target)))
     return scene_lines(load_scene(target))
 

@@ -51,7 +51,7 @@ def export_compact(
         own size.
     Raises:
         RunError: unknown bits, a run of several segments, or a path that cannot be written.
-        DataError: `data` is not the run's data set.
+        DataError: `data` is not the run's data set, or a picture of it cannot be decoded.
 
     Example:
         >>> export_compact(run, Path("demo.safetensors"))["loss"]
@@ -71,7 +71,8 @@ def export_compact(
     device = next(run.model.parameters()).device
     rounded = Run(output, run.config, run.scene, ready(model, device), run.step)
     size = 4 * sum(parameter.numel() for parameter in run.model.parameters())
-    quality = {"bytes_float32": size, "split": split, **_compare(run, rounded, images, progress)}
+    frames = _pictures(images, required=data is not None)
+    quality = {"bytes_float32": size, "split": split, **_compare(run, rounded, images, frames, progress)}
     write_model_file(output, run.config, run.scene, run.step, bits, tensors, quality)
     return {"bytes": output.stat().st_size, **quality}
 
@@ -91,10 +92,21 @@ def _views(run: Run, data: Path | None) -> tuple[str, Images]:
     return split, images.select(rows.astype(np.int64).tolist())
 
 
-def _compare(run: Run, rounded: Run, images: Images, progress: bool) -> dict[str, Any]:
+def _pictures(images: Images, required: bool) -> list[np.ndarray] | None:
+    """Of the views; None where they are not to be had, as the file can do without."""
+    if images.source is None:
+        return None
+    try:
+        return list(images.read())
+    except DataError:
+        if required:
+            raise
+        return None
+
+
+def _compare(run: Run, rounded: Run, images: Images, frames: list[np.ndarray] | None, progress: bool) -> dict[str, Any]:
     scores: dict[str, list[float]] = {"psnr_to_run": [], "psnr_run": [], "psnr_file": []}
-    frames = repeat(None) if images.source is None else images.read()
-    views = zip(images.camera.tolist(), images.time.tolist(), frames, strict=False)
+    views = zip(images.camera.tolist(), images.time.tolist(), frames or repeat(None), strict=False)
     bar = tqdm(views, total=len(images), desc="compare", disable=None if progress else True, leave=False)
     for camera, time, frame in bar:
         one, other = (render_image(r.model, run.scene.cameras, camera, time)["rgb"] for r in (run, rounded))

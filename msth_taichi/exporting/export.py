@@ -99,6 +99,9 @@ def compact_lines(file: Path, result: dict[str, Any]) -> list[str]:
         f"{result['views']} {result['split']} views: PSNR {result['psnr_to_run']:.2f} dB to the renders of the run",
     ]
     if result["loss"] is None:
-        return [*lines, "loss to the pictures: unknown, the data set is not there; say where it is with --data PATH"]
+        return [
+            *lines,
+            "loss to the pictures: unknown, the data set is not there or damaged; say where it is with --data PATH",
+        ]
     before, after = result["psnr_run"], result["psnr_file"]
     return [*lines, f"to the pictures: {before:.3f} dB before, {after:.3f} dB now, {result['loss']:.3f} dB lost"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from msth_taichi.errors import RunError
 from msth_taichi.files import replacing
@@ -63,7 +63,7 @@ def load_frame(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
         with require_exr().File(str(path)) as file:
             pixels = next(iter(file.channels().values())).pixels
             return pixels, json.loads(file.header()["comments"])
-    with Image.open(path) as image:
+    with PngImageFile(path) as image:  # Image.open refuses more than 179 million pixels
         return np.asarray(image), json.loads(image.info[_COMMENT])
 
 
@@ -73,7 +73,7 @@ def is_whole(path: Path, size: tuple[int, int], job: str) -> bool:
         return False
     try:
         if path.suffix == ".png":
-            with Image.open(path) as image:
+            with PngImageFile(path) as image:
                 found, metadata = image.size, json.loads(image.info[_COMMENT])
                 image.verify()  # checksums, of the end of the file too, which decoding does without
         else:

@@ -30,9 +30,9 @@ from msth_taichi.errors import MsthError, RunError
 from msth_taichi.rendering.outputs import require_trained
 from msth_taichi.rendering.paths import make_path
 from msth_taichi.rendering.plan import Plan, Request, make_plan, run_digest
-from msth_taichi.rendering.render import render_plan
+from msth_taichi.rendering.render import reason_of, render_plan
 from msth_taichi.rendering.shards import Shard
-from msth_taichi.training.run import load_run, read_description, results_folder
+from msth_taichi.training.run import last_step, load_run, read_description, results_folder
 
 _OF_PATHS = ("frames", "time", "fps", "speed", "lens", "size")
 _OF_REQUESTS = ("outputs", "format", "codec", "mosaic", "scale", "still")
@@ -48,7 +48,7 @@ class Job(BaseModel):
     step: int | None = Field(default=None, ge=0, description="checkpoint; default: the last")
     path: str = Field(default="spiral", description="name or file of the camera path")
     frames: int | None = Field(default=None, description="of the path")
-    time: str | float | None = Field(default=None, description="of the path")
+    time: str | None = Field(default=None, coerce_numbers_to_str=True, description="of the path")
     fps: float | None = Field(default=None, description="of the path")
     speed: float | None = Field(default=None, description="of the path")
     lens: str | None = Field(default=None, description="of the path")
@@ -73,7 +73,9 @@ class Job(BaseModel):
         """Where it is written: `output`, or RUN/renders/PATH-NAME of one file, RUN/renders/PATH of several."""
         if self.output is not None:
             return self.output
-        name = Path(self.path).stem + (f"-{request.names[0]}" if len(request.names) == 1 else "")
+        file = self.path.endswith(".json")
+        name = Path(self.path).stem if file else self.path.replace("/", "_")  # cameras may have dots and folders
+        name += f"-{request.names[0]}" if len(request.names) == 1 else ""
         return results_folder(self.run) / "renders" / (name + request.kind.suffix)
 
 
@@ -163,7 +165,7 @@ def render_jobs(
         MsthError: a job that cannot be met; nothing has been rendered then.
     """
     shard = shard or Shard()
-    plans = _plan_all(jobs, overwrite)
+    jobs, plans = _plan_all(jobs, overwrite)
     report = Report([], [], [])
     opened = lru_cache(maxsize=1)(load_run)  # jobs of one run usually follow one another
     begun = next((job for job, plan in zip(jobs, plans, strict=True) if plan.unfinished()), None)
@@ -176,8 +178,9 @@ def render_jobs(
             bar.set_description(place.name)
             try:
                 outcome = render_plan(partial(opened, job.run, job.step, arch), plan, shard, bar.update)
-            except MsthError as error:
-                report.failures.append(str(error))
+            except Exception as error:  # whatever it is, the other jobs may do without
+                named = isinstance(error, MsthError)
+                report.failures.append(str(error) if named else f"{place}: {reason_of(error)}")
                 bar.update(end - bar.n)
                 continue
             report.files.extend(outcome.files)
@@ -188,14 +191,18 @@ def render_jobs(
     return report
 
 
-def _plan_all(jobs: Sequence[Job], overwrite: bool) -> list[Plan]:
+def _plan_all(jobs: Sequence[Job], overwrite: bool) -> tuple[list[Job], list[Plan]]:
+    """Plans, and their jobs with steps: a training that goes on must not come between check and render."""
+    last = lru_cache(last_step)
     digests: dict[tuple[Path, int | None], str] = {}
     owners: dict[Path, int] = {}
-    plans = []
+    stepped, plans = [], []
     for number, job in enumerate(jobs, 1):
         try:
             request = job.request()
             config, scene = read_description(job.run)
+            if job.step is None:
+                job = job.model_copy(update={"step": last(job.run)})
             require_trained(request.outputs, config, compact=job.run.is_file())
             given = {name: value for name in _OF_PATHS if (value := getattr(job, name)) is not None}
             path = make_path(scene, job.path, **given)
@@ -208,5 +215,6 @@ def _plan_all(jobs: Sequence[Job], overwrite: bool) -> list[Plan]:
                     raise RunError(f"{file}: is written by job {owner} too; give one of them another output")
         except MsthError as error:
             raise type(error)(f"job {number}: {error}" if len(jobs) > 1 else str(error)) from error
+        stepped.append(job)
         plans.append(plan)
-    return plans
+    return stepped, plans

@@ -18,6 +18,7 @@ from msth_taichi.config import DataConfig
 from msth_taichi.errors import RunError
 from msth_taichi.files import write_json
 from msth_taichi.rendering.path_lenses import EYE_DISTANCE, LARGEST_SIZE
+from msth_taichi.rendering.timing import FASTEST, SLOWEST
 from msth_taichi.scene.assemble import LARGEST, RIGID_TOLERANCE
 from msth_taichi.scene.normalize import SceneTransform, normalize_poses
 from msth_taichi.scene.scene import Scene
@@ -107,7 +108,7 @@ class PathFile(_View):
     eye_distance: float = Field(
         default=EYE_DISTANCE, ge=0, le=_MOST, description="between the eyes of stereo-360, user units"
     )
-    fps: float | None = Field(default=None, ge=1e-3, le=_MOST, description="frames per second of the video")
+    fps: float | None = Field(default=None, ge=SLOWEST, le=FASTEST, description="frames per second of the video")
     seconds: float | None = Field(
         default=None, ge=1e-3, le=_MOST, description="length of the video; of a closed path, until the first key again"
     )
@@ -178,7 +179,7 @@ class _NerfstudioPath(BaseModel):
     camera_type: str = "perspective"
     render_width: int = Field(ge=1, le=LARGEST_SIZE)
     render_height: int = Field(ge=1, le=LARGEST_SIZE)
-    fps: Annotated[float, Field(ge=1e-3, le=_MOST)] | None = None
+    fps: Annotated[float, Field(ge=SLOWEST, le=FASTEST)] | None = None
     seconds: Annotated[float, Field(ge=1e-3, le=_MOST)] | None = None
     is_cycle: bool = False
     camera_path: list[_NerfstudioKey] = Field(min_length=1)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from msth_taichi.rendering.outputs import OUTPUTS
 from msth_taichi.rendering.paths import CameraPath
 from msth_taichi.rendering.pictures import DepthRange
 from msth_taichi.rendering.work import WorkFolder, frame_name
-from msth_taichi.rendering.writers import Metadata, mosaic, read_metadata, require_codec
+from msth_taichi.rendering.writers import CODECS, Metadata, mosaic, read_metadata, require_codec
 from msth_taichi.training.run import run_files
 
 MOSAIC = "mosaic"
@@ -82,15 +83,21 @@ class Request:
             RunError: the suffix is not the format's.
         """
         suffix = self.kind.suffix
+        other = next((name for name, kind in FORMATS.items() if kind.suffix == output.suffix.lower() != ""), None)
+        if not suffix and other is not None:
+            raise RunError(
+                f"--output {output}: is the name of {other}, but {self.format} is a folder of frames; use "
+                f"{output.stem} or --format {other}"
+            )
         if suffix and output.suffix.lower() != suffix:
-            other = next((name for name, kind in FORMATS.items() if kind.suffix == output.suffix.lower() != ""), "png")
             raise RunError(
                 f"--output {output}: the name of {self.format} ends in {suffix}; use {output.stem}{suffix} or "
-                f"--format {other}"
+                f"--format {other or 'png'}"
             )
         if len(self.names) == 1:
             return {self.names[0]: output}
-        return {name: output.with_name(f"{output.stem}-{name}{output.suffix}") for name in self.names}
+        stem, end = (output.stem, output.suffix) if suffix else (output.name, "")
+        return {name: output.with_name(f"{stem}-{name}{end}") for name in self.names}
 
 
 @dataclass(frozen=True)
@@ -173,22 +180,49 @@ def make_plan(path: CameraPath, request: Request, output: Path, digest: str, ove
     Raises:
         RunError: a scale or sizes that cannot be written, or something else is where a file belongs.
     """
+    if output.name in ("", ".."):  # to which no suffix can be added
+        output = output.resolve()
+    if not output.name:
+        raise RunError(f"--output {output}: has no name; give that of a file or folder in it")
     files = request.files(output)
     if request.still is not None and len(np.unique(path.camera)) == len(path.camera) > 1:
         raise RunError("--still: no camera of this path stands still; leave it out, or use --path test:0 or the like")
     path = _scaled(path, request)
     plan = Plan(path, request, files, WorkFolder(output.with_name(output.name + WORK)), _job(path, request, digest))
+    if request.format == "mp4" and min(plan.size(0)) < (least := CODECS[request.codec].least):
+        width, height = plan.size(0)
+        raise RunError(
+            f"--codec {request.codec}: takes no images of {width}x{height}, only from {least}x{least} on; leave it "
+            "out, or raise --scale or --size"
+        )
+    unfinished = plan.unfinished()
+    for name in unfinished:
+        _require_place(files[name], folder=not request.kind.suffix)
+    if unfinished:
+        _require_place(plan.work.path, folder=True)
     if plan.work.job() not in (None, plan.job) and not overwrite:
         raise RunError(
             f"{plan.work.path}: frames of another render that was not finished; pass --overwrite to discard them or "
             "choose another --output"
         )
     if plan.work.job() is None and not overwrite:
-        for name in plan.unfinished():
+        for name in unfinished:
             file = files[name]
             if any(file.iterdir()) if file.is_dir() and not request.kind.suffix else file.exists():
                 raise RunError(f"{file}: already exists; pass --overwrite to replace it or choose another --output")
     return plan
+
+
+def _require_place(place: Path, folder: bool) -> None:
+    """Make sure that a file or a folder can have this name."""
+    lowest = place.absolute() if folder else place.absolute().parent
+    there = next(path for path in (lowest, *lowest.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise RunError(f"{there}: is no folder; remove it or choose another --output")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RunError(f"{there}: cannot be written; change its permissions or choose another --output")
+    if not folder and place.is_dir():
+        raise RunError(f"{place}: is a folder; remove it or choose another --output")
 
 
 def _scaled(path: CameraPath, request: Request) -> CameraPath:

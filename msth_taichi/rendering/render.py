@@ -180,7 +180,7 @@ def _render_frames(
             if error is not None and getattr(error.__cause__ or error, "errno", None) in _FULL:
                 raise error
             if error is not None:
-                failures[frame] = _reason(error)
+                failures[frame] = reason_of(error)
             advance(1)
 
     with ThreadPoolExecutor(_WRITERS) as pool:
@@ -192,7 +192,7 @@ def _render_frames(
                 view = view_of(frame)
                 values = {key: OUTPUTS[key].values(view) for key in dict.fromkeys(plan.request.outputs)}
             except Exception as error:  # whatever it is, the other frames may do without
-                failures[frame] = _reason(error)
+                failures[frame] = reason_of(error)
                 advance(1)
                 continue
             waiting.append((frame, pool.submit(_save, plan, names, frame, values, limits)))
@@ -214,7 +214,8 @@ def _save(plan: Plan, names: list[str], index: int, values: dict[str, np.ndarray
         save_frame(plan.frame(name, index), images[name], plan.metadata(name, limits))
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """One line; of what was not raised on purpose with its kind."""
     text = " ".join(str(error).split())
     return text if isinstance(error, RunError) else f"{type(error).__name__}: {text}"
 
@@ -240,8 +241,6 @@ def _assemble(plan: Plan, name: str) -> None:
     if not request.kind.suffix:
         move_frames(plan.work.folder(name), file, request.kind.frame)
         return
-    if file.is_dir():
-        raise RunError(f"{file}: is a folder; remove it or choose another --output")
     made, metadata = plan.work.path / file.name, plan.metadata(name, plan.work.limits())
     try:
         if request.format == "mp4":

@@ -26,9 +26,9 @@ class StillView:
     """Frames through a camera that does not move: rays that meet nothing moving are rendered once.
 
     Time is cut into the spans of an `Occupancy`. A ray changes in a span if, before static things hide what lies
-    behind, it crosses a cell that holds something in that span and that the field's mask calls moving; it is then
-    rendered for each frame. In the other spans it shows what it shows in the middle of the first of them. So all
-    frames are the same whichever of them are rendered, and in whatever order.
+    behind (in a dynamic render they hide nothing), it crosses a cell that holds something in that span and that the
+    field's mask calls moving; it is then rendered for each frame. In the other spans it shows what it shows in the
+    middle of the first of them. So all frames are the same whichever of them are rendered, and in whatever order.
 
     Args:
         renderer: of the field.
@@ -122,6 +122,8 @@ class StillView:
         compute = renderer.model.compute
         moving = self._moving & self._occupancy.at(time)
         moves = proposal.marched_logits(rays, t_edges, compute, occupied=moving) > EMPTY_LOGIT
+        if self._mode == "dynamic":
+            return moves.any(0)
         logits = proposal.marched_logits(rays, t_edges, compute)
         depth = torch.where(moves, 0.0, torch.exp(logits.clamp(max=30)) * t_edges.diff(dim=0)).cumsum(0)
         return (moves & (depth < _OPAQUE)).any(0)

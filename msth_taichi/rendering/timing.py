@@ -13,6 +13,7 @@ from msth_taichi.errors import RunError
 from msth_taichi.scene.scene import Scene
 
 LONGEST = 100_000
+SLOWEST, FASTEST = 1e-3, 1e6  # frames per second
 STILL_FRAMES = 120  # frames of a camera move through a scene that has one moment only
 
 _FORMS = "play, freeze=T, sweep=A:B or ping-pong, with times from 0 (start) to 1 (end)"
@@ -105,8 +106,8 @@ def make_timing(scene: Scene, time: str, frames: int | None, fps: float | None, 
     """
     if frames is not None and not 1 <= frames <= LONGEST:
         raise RunError(f"--frames {frames}: out of range; use a number from 1 to {LONGEST}")
-    if fps is not None and not (math.isfinite(fps) and fps > 0):
-        raise RunError(f"--fps {fps:g}: out of range; use a number above 0, such as 30")
+    if fps is not None and not SLOWEST <= fps <= FASTEST:
+        raise RunError(f"--fps {fps:g}: out of range; use a number from {SLOWEST:g} to {FASTEST:.0f}, such as 30")
     if not (math.isfinite(speed) and speed > 0):
         raise RunError(f"--speed {speed:g}: out of range; use a number above 0, such as 0.25")
     if frames is not None and speed != 1:

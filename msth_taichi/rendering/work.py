@@ -6,13 +6,14 @@ OUTPUT.work/job.json           which job they are of, and the limits of depth's 
 """
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from msth_taichi.files import write_json
+from msth_taichi.files import replacing, write_json
 from msth_taichi.rendering.pictures import DepthRange
 
 
@@ -73,15 +74,20 @@ def frame_name(index: int, suffix: str) -> str:
 
 
 def move_frames(source: Path, target: Path, suffix: str) -> None:
-    """Give a finished folder of frames its name; other files of a folder that is there already stay."""
+    """Give a finished folder of frames its name. A folder that is there already, which may be a link or of another
+    disk, gets the frames instead and keeps its other files."""
     for unfinished in source.glob(".*"):  # of a process that was killed while it wrote
         unfinished.unlink()
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not target.exists() or not any(target.iterdir()):
+    if not target.exists():
         source.replace(target)
         return
     new = sorted(source.iterdir())
     for old in set(target.glob(f"frame_*{suffix}")) - {target / file.name for file in new}:
         old.unlink()
-    for file in new:
-        file.replace(target / file.name)
+    for file in new:  # which stay where they are until all are there
+        with replacing(target / file.name) as temporary:
+            try:
+                os.link(file, temporary)
+            except OSError:
+                shutil.copyfile(file, temporary)

@@ -19,7 +19,7 @@ from av.error import FFmpegError
 from PIL import Image, ImageDraw, ImageFont
 
 from msth_taichi.errors import RunError
-from msth_taichi.files import replacing
+from msth_taichi.files import media_name, replacing
 
 Metadata = Mapping[str, Any]
 """What a file says of itself, as json: in the comment of a video, the comment or description of a preview."""
@@ -35,8 +35,14 @@ _TURBO = np.array(
 )
 
 _FASTEST_GIF = 50  # frames per second; viewers slow down what is faster
+_LONGEST_GIF = 655_350  # milliseconds that a frame can be shown
 _PREVIEW_QUALITY = 85
 _DESCRIPTION = 0x010E  # Exif: ImageDescription
+
+# else swscale takes BT.601's matrix, and players that of BT.709 for what is large
+_COLORS = {"colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709", "color_range": "tv"}
+
+_REORDERED = 3  # frames; of fewer, x265 leaves the order of decoding unset, and some encodings fail
 
 _CAPTION_BACKGROUND, _CAPTION_COLOR = (24, 24, 24), (235, 235, 235)
 
@@ -53,16 +59,18 @@ class Codec:
         encoder: its name in ffmpeg.
         options: of the encoder.
         tag: four letters by which players know the stream.
+        least: pixels along an edge.
     """
 
     encoder: str
     options: Mapping[str, str]
     tag: str
+    least: int = 1
 
 
 CODECS = {
     "h264": Codec("libx264", {"crf": "18", "threads": "4", "x264-params": "mbtree=0"}, "avc1"),
-    "h265": Codec("libx265", {"crf": "20", "x265-params": "frame-threads=4:wpp=0:info=0:log-level=error"}, "hvc1"),
+    "h265": Codec("libx265", {"crf": "20", "x265-params": "frame-threads=4:wpp=0:info=0:log-level=error"}, "hvc1", 16),
 }
 
 
@@ -86,7 +94,7 @@ def require_codec(name: str) -> None:
 def write_video(
     path: Path, frames: Iterable[np.ndarray], fps: float, codec: str = "h264", metadata: Metadata | None = None
 ) -> int:
-    """Write pictures of one size as a video, yuv420p so that every player shows it.
+    """Write pictures of one size as a video, yuv420p of BT.709 in limited range so that every player shows it.
 
     Frames are taken one at a time. An odd width or height is made even by repeating the last column or row. The same
     frames give the same file, byte for byte.
@@ -111,19 +119,23 @@ def write_video(
     with replacing(path) as temporary:
         pictures = _same_size(frames, path)
         first = next(pictures)  # before the encoder starts, which complains when closed without any
-        with av.open(str(temporary), "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
+        with av.open(media_name(temporary), "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
             container.metadata["comment"] = json.dumps(metadata or {})
-            stream: Any = container.add_stream(kind.encoder, rate=rate, options=dict(kind.options))
+            stream: Any = container.add_stream(kind.encoder, rate=rate, options={**kind.options, **_COLORS})
             height, width = (n + n % 2 for n in first.shape[:2])
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             stream.codec_context.codec_tag = kind.tag
             for count, picture in enumerate(chain([first], pictures), 1):
                 height, width = picture.shape[:2]
                 even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+                shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+                frame = shown.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
                 frame.pts, frame.time_base = count - 1, 1 / rate
                 container.mux(stream.encode(frame))
-            container.mux(stream.encode())
+            for packet in stream.encode():
+                if count < _REORDERED:
+                    packet.dts = packet.pts
+                container.mux(packet)
     return count
 
 
@@ -147,7 +159,7 @@ def write_animation(path: Path, frames: Iterable[np.ndarray], fps: float, metada
         10
     """
     pictures = list(_same_size(frames, path))
-    gif, text = path.suffix == ".gif", json.dumps(metadata or {})
+    gif, text = path.suffix.lower() == ".gif", json.dumps(metadata or {})
     step = math.ceil(fps / _FASTEST_GIF) if gif else 1
     images = [Image.fromarray(picture) for picture in pictures[::step]]
     unit = 10 if gif else 1  # milliseconds; durations are whole multiples, whose errors must not add up
@@ -158,7 +170,7 @@ def write_animation(path: Path, frames: Iterable[np.ndarray], fps: float, metada
         exif[_DESCRIPTION] = text
         options = {"exif": exif, "quality": _PREVIEW_QUALITY}
     with replacing(path) as temporary:
-        durations = np.diff(ends).tolist()
+        durations = np.diff(ends).clip(max=_LONGEST_GIF).tolist()
         images[0].save(temporary, save_all=True, append_images=images[1:], duration=durations, loop=0, **options)
     return len(pictures)
 
@@ -171,14 +183,14 @@ def read_metadata(path: Path) -> dict[str, Any]:
         [0.21, 0.95]
     """
     try:
-        if path.suffix == ".mp4":
-            with av.open(str(path)) as container:
+        if path.suffix.lower() == ".mp4":
+            with av.open(media_name(path)) as container:
                 text = container.metadata.get("comment", "")
         else:
             with Image.open(path) as image:
                 text = image.info.get("comment", b"").decode() or image.getexif().get(_DESCRIPTION, "")
         found = json.loads(text)
-    except (OSError, ValueError, FFmpegError):
+    except (OSError, ValueError, FFmpegError, Image.DecompressionBombError):
         return {}
     return found if isinstance(found, dict) else {}
 

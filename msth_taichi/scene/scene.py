@@ -271,9 +271,12 @@ def describe(scene: Scene) -> dict[str, Any]:
     }
 
 
-def scene_from_description(values: dict[str, Any]) -> Scene:
+def scene_from_description(values: dict[str, Any], file: Path = Path("scene.json")) -> Scene:
     """The scene that `describe` described; reading its frames is a DataError.
 
+    Args:
+        values: from `describe`.
+        file: where they are from, for errors.
     Raises:
         DataError: the description is incomplete or not of the right shape.
     """
@@ -298,7 +301,7 @@ def scene_from_description(values: dict[str, Any]) -> Scene:
             bounds=None if values["bounds"] is None else (float(values["bounds"][0]), float(values["bounds"][1])),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"scene.json: damaged ({type(error).__name__}: {error}); restore it or train again") from error
+        raise DataError(f"{file}: damaged ({type(error).__name__}: {error}); restore it or train again") from error
 
 
 def make_images(camera: Any, time: Any, frame: Any, keys: Any, source: FrameSource | None) -> Images:

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from msth_taichi.errors import DataError, FrameError
+from msth_taichi.files import media_name
 from msth_taichi.scene.videos import CONTAINERS, unreadable, video_frames
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")
@@ -72,7 +73,7 @@ def probe_video(path: Path) -> FileInfo:
     _require(path)
     frames, decoded = 0, False
     try:
-        with av.open(str(path), container_options=CONTAINERS) as container:
+        with av.open(media_name(path), container_options=CONTAINERS) as container:
             stream = container.streams.video[0]
             for packet in container.demux(stream):
                 frames += packet.size > 0 and not packet.is_discard  # the last packet is empty: it flushes the decoder

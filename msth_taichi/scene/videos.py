@@ -15,6 +15,7 @@ import av
 from av.error import FFmpegError
 
 from msth_taichi.errors import DataError
+from msth_taichi.files import media_name
 
 MOST_DAMAGED = 0.5
 """Share of a video's frames beyond which it is not used."""
@@ -145,7 +146,7 @@ def _frames(packets: Iterator[Any], careful: bool) -> Iterator[av.VideoFrame]:
 
 
 def _opened(path: Path) -> Any:
-    return av.open(str(path), container_options=CONTAINERS)
+    return av.open(media_name(path), container_options=CONTAINERS)
 
 
 def unreadable(path: Path, kind: str, error: Any) -> DataError:

@@ -297,6 +297,16 @@ def run_files(path: Path, step: int | None = None) -> list[Path]:
     return [checkpoint_path(path, step) / "model.safetensors", *own, *shared]
 
 
+def last_step(path: Path) -> int | None:
+    """The checkpoint of a run folder that is opened if none is named; None of a model file and of segments, for which
+    none can be.
+
+    Raises:
+        RunError: no checkpoint, or a damaged one.
+    """
+    return None if path.is_file() or is_chain(path) else read_state(checkpoint_path(path)).step
+
+
 def results_folder(path: Path) -> Path:
     """Where what is made of a run goes: the run folder; of a model file NAME.safetensors, NAME.results beside it."""
     return path.with_suffix(".results") if path.is_file() else path
@@ -313,7 +323,7 @@ def read_scene(path: Path) -> Scene:
     """The scene of a run folder, without frames."""
     file = path / "scene.json"
     try:
-        return scene_from_description(json.loads(file.read_text()))
+        return scene_from_description(json.loads(file.read_text()), file)
     except (OSError, ValueError) as error:
         raise RunError(f"{file}: missing or damaged ({error}); restore it or train again") from error
 

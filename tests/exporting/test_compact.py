@@ -2,19 +2,21 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from msth_taichi.errors import DataError, RunError
+from msth_taichi.errors import DataError, FrameError, RunError
 from msth_taichi.evaluation.evaluate import evaluate
 from msth_taichi.evaluation.report import info_lines
 from msth_taichi.exporting.compact import export_compact
 from msth_taichi.exporting.model_file import decode, encode
 from msth_taichi.rendering.paths import make_path
 from msth_taichi.rendering.render import render_path
+from msth_taichi.scene.scene import Images
 from msth_taichi.training.run import load_run, make_model
 from tests.settings import changed
 
@@ -106,6 +108,19 @@ def test_without_pictures_the_renders_alone_are_compared(tiny_run, tmp_path):
     assert result["loss"] is None and result["psnr_file"] is None and result["psnr_to_run"] > 45
     with pytest.raises(DataError, match="nowhere"):
         export_compact(moved, tmp_path / "b.safetensors", data=tmp_path / "nowhere", progress=False)
+    assert not (tmp_path / "b.safetensors").exists()
+
+
+def test_pictures_that_cannot_be_decoded_are_done_without(tiny_run, tmp_path, monkeypatch):
+    def damaged(images):
+        raise FrameError("cam00.mp4: frame 1 is damaged", tmp_path / "cam00.mp4", 1)
+
+    monkeypatch.setattr(Images, "read", damaged)
+    result = export_compact(tiny_run, tmp_path / "a.safetensors", progress=False)
+    assert result["loss"] is None and result["psnr_to_run"] > 45
+    data = "synthetic:cameras=3,test_cameras=1,frames=4,width=24,height=18"
+    with pytest.raises(DataError, match="frame 1 is damaged"):  # which was asked for
+        export_compact(tiny_run, tmp_path / "b.safetensors", data=Path(data), progress=False)
     assert not (tmp_path / "b.safetensors").exists()
 
 

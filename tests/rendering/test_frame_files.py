@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from msth_taichi.errors import RunError
 from msth_taichi.rendering.frame_files import is_whole, load_frame, require_exr, save_frame
@@ -51,6 +52,14 @@ def test_damaged_and_foreign_frames_are_known(tmp_path, suffix):
         path.write_bytes(damaged)
         assert not is_whole(path, (7, 5), "a")
     assert not is_whole(tmp_path / "missing.png", (7, 5), "a")
+
+
+def test_no_frame_is_too_large(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    path = tmp_path / "a.png"
+    save_frame(path, frame(".png", 3), METADATA)
+    assert is_whole(path, (7, 5), "a")
+    np.testing.assert_array_equal(load_frame(path)[0], frame(".png", 3))
 
 
 def test_numbers_open_without_this_package(tmp_path):

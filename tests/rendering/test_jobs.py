@@ -9,6 +9,7 @@ import pytest
 
 from msth_taichi.errors import MsthError, RunError
 from msth_taichi.rendering import jobs as module
+from msth_taichi.rendering import render
 from msth_taichi.rendering.fast import FastRenderer
 from msth_taichi.rendering.jobs import Job, load_jobs, parse_job, render_jobs
 from msth_taichi.rendering.shards import Shard
@@ -34,14 +35,14 @@ def test_tables_have_the_defaults_of_the_top_and_options_overrule_both(tmp_path)
         run = "runs/b"
         outputs = ["mask"]
         frames = 7
-        time = 0.25
+        time = "freeze=0.25"
         size = [64, 48]
         """,
     )
     first, second = load_jobs(file)
     assert (first.run, first.path, first.scale, first.outputs) == (Path("runs/a"), "orbit", 0.5, ("rgb", "depth"))
     assert (second.run, second.path, second.scale, second.outputs) == (Path("runs/b"), "spiral", 0.5, ("mask",))
-    assert (second.frames, second.time, second.size, first.frames) == (7, 0.25, (64, 48), None)
+    assert (second.frames, second.time, second.size, first.frames) == (7, "freeze=0.25", (64, 48), None)
     assert [job.scale for job in load_jobs(file, {"scale": 0.1})] == [0.1, 0.1]
 
 
@@ -72,6 +73,8 @@ def test_bad_job_files_get_one_line(tmp_path, text, says):
         ({"outputs": "rgb,depth", "path": "orbit"}, "r/renders/orbit.mp4"),  # to which the outputs' names are added
         ({"outputs": "rgb,depth", "mosaic": True, "format": "gif"}, "r/renders/spiral-mosaic.gif"),
         ({"outputs": "depth", "format": "npz", "path": "shots/fly.json"}, "r/renders/fly-depth"),
+        ({"path": "test:cam.01"}, "r/renders/test:cam.01-rgb.mp4"),
+        ({"path": "test:left/cam.02", "format": "png"}, "r/renders/test:left_cam.02-rgb"),
         ({"output": "out.mp4"}, "out.mp4"),
     ],
 )
@@ -94,6 +97,12 @@ def test_a_path_is_made_from_what_a_job_gives(tiny_run_copy, monkeypatch):
     assert seen == {"name": "orbit", **given}
 
 
+def test_a_time_that_is_a_number_gets_the_line_of_the_option(tiny_run_copy, tmp_path):
+    (job,) = load_jobs(job_file(tmp_path, f"[[job]]\nrun = '{tiny_run_copy}'\ntime = 0.5"))
+    with pytest.raises(RunError, match=r"--time 0\.5: not a way through time; use play, freeze=T"):
+        render_jobs([job], progress=False)
+
+
 def make_jobs(run: Path, folder: Path, *fields: dict) -> list[Job]:
     common = {"run": run, "frames": 2}
     return [parse_job({**common, "output": folder / f"{k}.mp4", **each}, "") for k, each in enumerate(fields)]
@@ -108,6 +117,28 @@ def test_jobs_are_rendered_and_then_skipped(tiny_run_copy, tmp_path, monkeypatch
         module, "load_run", lambda *_: pytest.fail("opened")
     )  # nothing is rendered, so no run is opened
     assert render_jobs(jobs, progress=False) == report
+
+
+def test_a_training_that_goes_on_does_not_change_what_is_rendered(tiny_run_copy, tmp_path, monkeypatch):
+    """The step that was the last when jobs were checked is the one that is opened."""
+    later = tmp_path / "later"
+    (tiny_run_copy / "checkpoints" / "step-00000010").rename(later)
+    inner, steps = module.load_run, []
+
+    def save_and_load(path, step, arch):
+        if later.is_dir():
+            later.rename(tiny_run_copy / "checkpoints" / "step-00000010")
+        run = inner(path, step, arch)
+        steps.append(run.step)
+        return run
+
+    monkeypatch.setattr(module, "load_run", save_and_load)
+    jobs = make_jobs(tiny_run_copy, tmp_path, {"path": "test"}, {"path": "test", "step": 5})
+    assert not render_jobs(jobs, progress=False).failures
+    assert steps == [5]
+    assert render_jobs(jobs[1:], progress=False).files == [tmp_path / "1.mp4"]
+    with pytest.raises(RunError, match=r"0\.mp4: already exists"):  # now of another step
+        render_jobs(jobs[:1], progress=False)
 
 
 def test_mistakes_are_found_before_the_first_frame(tiny_run_copy, tmp_path):
@@ -125,7 +156,6 @@ def test_mistakes_are_found_before_the_first_frame(tiny_run_copy, tmp_path):
 
 
 def test_a_failure_does_not_hold_up_the_other_jobs(tiny_run_copy, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("in the way")
     jobs = make_jobs(
         tiny_run_copy, tmp_path, {"path": "test"}, {"output": tmp_path / "file" / "a.mp4"}, {"path": "test"}
     )
@@ -135,6 +165,7 @@ def test_a_failure_does_not_hold_up_the_other_jobs(tiny_run_copy, tmp_path, monk
     def fail_once(*arguments, **options):
         calls.append(arguments)
         if len(calls) == 1:
+            (tmp_path / "file").write_text("in the way")  # since all was checked
             raise ValueError("bad luck")
         return whole(*arguments, **options)
 
@@ -148,6 +179,17 @@ def test_a_failure_does_not_hold_up_the_other_jobs(tiny_run_copy, tmp_path, monk
     calls.append(None)  # no more bad luck
     assert not render_jobs(jobs, progress=False).failures
     assert len(calls) == 1 + 1 + 2  # the frame that failed, and those of the second job
+
+
+def test_nor_does_what_no_one_expected(tiny_run_copy, tmp_path, monkeypatch):
+    def broken(path, *arguments):
+        raise OverflowError("too large")
+
+    monkeypatch.setattr(render, "write_animation", broken)
+    fields = {"path": "test", "format": "gif", "output": tmp_path / "a.gif"}
+    report = render_jobs(make_jobs(tiny_run_copy, tmp_path, fields, {"path": "test"}), progress=False)
+    assert report.failures == [f"{tmp_path / 'a.gif'}: OverflowError: too large"]
+    assert report.files == [tmp_path / "1.mp4"]
 
 
 def test_a_shard_says_that_others_are_not_done(tiny_run_copy, tmp_path):

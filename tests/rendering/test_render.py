@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import os
 from pathlib import Path
 
 import av
@@ -72,6 +73,10 @@ def test_every_output_gets_its_own_video(tiny_run, path, tmp_path):
     written = render_path(tiny_run, path, OUTPUTS, output=tmp_path / "a.mp4", progress=False)
     assert [file.name for file in written] == [f"a-{name}.mp4" for name in OUTPUTS]
     assert files(tmp_path) == sorted(file.name for file in written)
+
+
+def test_a_dot_in_the_name_of_a_folder_is_no_suffix(tmp_path):
+    assert Request(("rgb", "mask"), "png").files(tmp_path / "cam.01")["mask"] == tmp_path / "cam.01-mask"
 
 
 def test_images_are_the_renders_in_the_order_of_the_path(tiny_run, path, tmp_path):
@@ -176,9 +181,12 @@ def test_a_mosaic_is_one_file_with_the_outputs_side_by_side(tiny_run, path, tmp_
         ({"format": "avi"}, "unknown format; use mp4, png"),
         ({"codec": "av1"}, "--codec av1: unknown codec; use h264 or h265"),
         ({"codec": "h265", "format": "png", "output": Path("a")}, "--codec h265: is for --format mp4"),
+        ({"codec": "h265", "scale": 0.5}, "--codec h265: takes no images of 12x9, only from 16x16 on; leave it out"),
         ({"mosaic": True, "format": "npz", "output": Path("a")}, "--mosaic"),
         ({"output": Path("a.avi")}, "the name of mp4 ends in .mp4; use a.mp4 or --format png"),
         ({"output": Path("a.gif")}, "use a.mp4 or --format gif"),
+        ({"output": Path("q.MP4"), "format": "png"}, "--output q.MP4: is the name of mp4, but png is a folder"),
+        ({"output": Path("/"), "format": "png"}, "--output /: has no name"),
         ({"scale": 0.0}, "--scale 0"),
         ({"scale": float("nan")}, "--scale nan"),
         ({"scale": 1e6}, "--scale 1e+06"),
@@ -223,6 +231,60 @@ def test_what_exists_is_kept_unless_told(tiny_run, path, tmp_path):
     assert files(tmp_path) == ["a-depth.mp4", "b/notes.txt"]
     render_path(tiny_run, path, ["rgb", "depth"], overwrite=True, **options)
     assert files(tmp_path) == ["a-depth.mp4", "a-rgb.mp4", "b/notes.txt"]
+
+
+def test_places_that_cannot_be_written_are_named_before_the_first_frame(tiny_run, path, tmp_path, rendered):
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    before = sorted(tmp_path.rglob("*"))
+    for output, format, says in [
+        ("folder.mp4", "mp4", "folder.mp4: is a folder; remove it"),
+        ("file", "png", "file: is no folder; remove it"),
+        ("file/a.mp4", "mp4", "file: is no folder"),
+        ("file/a/b", "npz", "file: is no folder"),
+        ("nowhere", "png", "nowhere: is no folder"),
+        ("nowhere/a.gif", "gif", "nowhere: is no folder"),
+    ]:
+        with pytest.raises(RunError, match=rf"{says}.* choose another --output"):
+            render_path(tiny_run, path, output=tmp_path / output, format=format, overwrite=True, progress=False)
+    assert not rendered and sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_disk_that_is_not_to_be_written_is_named_before_the_first_frame(
+    tiny_run, path, tmp_path, rendered, monkeypatch
+):
+    monkeypatch.setattr(os, "access", lambda place, mode: place != tmp_path)  # root may write anywhere
+    with pytest.raises(RunError, match=f"{tmp_path}: cannot be written; change its permissions"):
+        render_path(tiny_run, path, output=tmp_path / "new" / "a.mp4", progress=False)
+    assert not rendered and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("outputs", [["rgb"], ["rgb", "mask"]])
+def test_the_current_folder_can_be_written_to(tiny_run, path, tmp_path, monkeypatch, outputs):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    written = render_path(tiny_run, path, outputs, output=Path(), format="png", progress=False)
+    names = ["here"] if len(outputs) == 1 else ["here-rgb", "here-mask"]
+    assert written == [tmp_path / name for name in names]
+    assert len(list(written[0].iterdir())) == 3 and not list(tmp_path.glob("*.work"))
+    assert (len(list(Path().iterdir())) == 3) == (len(outputs) == 1)  # it is the folder it was
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_folders_that_are_there_are_filled(tiny_run, path, tmp_path, monkeypatch, links):
+    """A link to a folder, of a disk that takes links to files or of another one, such as a mounted one."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "a").symlink_to(tmp_path / "real")
+
+    def another_disk(*_):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    if not links:
+        monkeypatch.setattr(os, "link", another_disk)
+    render_path(tiny_run, path, output=tmp_path / "a", format="png", progress=False)
+    assert files(tmp_path) == [f"real/frame_0000{k}.png" for k in range(3)] and (tmp_path / "a").is_symlink()
+    assert not (tmp_path / "a.work").exists()
 
 
 def test_a_shorter_sequence_leaves_no_old_frames(tiny_run, tmp_path):

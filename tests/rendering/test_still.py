@@ -65,3 +65,22 @@ def test_the_empty_stage_stands_still(rough_model, tiny_scene):
     view = StillView(renderer, tiny_scene.cameras, 0, mode="static")
     assert not view.changing(0.5).any()
     assert torch.equal(view.image(0.2)["rgb"], view.image(0.7)["rgb"])
+
+
+def test_what_moves_behind_a_wall_is_seen_where_the_wall_is_left_out(rough_model, tiny_scene):
+    model = rough_model()
+    with torch.no_grad():
+        for part in (model.field, *model.proposals):
+            masks = part.encoding.mask_logits[:125].view(5, 5, 5)  # along z, y and x
+            masks.fill_(12.0)
+            masks[:, :, 3:] = -12.0  # the camera looks along x from below zero
+            part.encoding.dynamic_table.add_(0.7)
+            part.encoding.static_table.abs_()  # features and weights above zero: a wall
+            first, last = part.density_mlp.weights
+            first.abs_()
+            last.abs_().mul_(3.0)
+    renderer = FastRenderer(model, CELLS)
+    full, moving = (StillView(renderer, tiny_scene.cameras, 0, mode=mode) for mode in ("full", "dynamic"))
+    expected, other = (renderer.image(tiny_scene.cameras, 0, time, mode="dynamic")["rgb"] for time in (0.9, 0.1))
+    assert full.changing(0.9).float().mean() < 0.1 and moving.changing(0.9).float().mean() > 0.9
+    assert (moving.image(0.9)["rgb"] - expected).abs().mean() < 1e-3 < (other - expected).abs().mean()

@@ -90,6 +90,8 @@ def test_times_stay_within_the_scene(time, speed):
         ({"speed": 5e-324}, f"use --frames, up to {LONGEST}"),
         ({"fps": 0.0}, "--fps 0: out of range"),
         ({"fps": np.nan}, "--fps nan: out of range"),
+        ({"fps": 1e-4}, "--fps 0.0001: out of range; use a number from 0.001 to 1000000"),
+        ({"fps": 1e7}, "--fps 1e+07: out of range"),
         ({"frames": 0}, "--frames 0: out of range"),
         ({"frames": LONGEST + 1}, f"from 1 to {LONGEST}"),
         ({"frames": 10, "speed": 0.5}, "--frames 10 and --speed 0.5: both say how long"),

@@ -1,5 +1,7 @@
 """Videos and images on disk: what is read back, and what a failure leaves."""
 
+from pathlib import Path
+
 import av
 import imageio.v3 as iio
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from PIL import Image
 
 from msth_taichi.errors import RunError
+from msth_taichi.rendering.timing import FASTEST, SLOWEST
 from msth_taichi.rendering.writers import (
     colorize,
     mosaic,
@@ -69,6 +72,30 @@ def test_h265_is_one_that_players_know(tmp_path):
 
 
 @pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_colours_are_those_of_bt709_and_say_so(tmp_path, codec):
+    color = np.array([200, 30, 60])
+    write_video(tmp_path / "a.mp4", [np.broadcast_to(color, (720, 1280, 3)).astype(np.uint8)], 30, codec)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        found = container.streams.video[0].codec_context
+        assert (found.colorspace, found.color_primaries, found.color_trc, found.color_range) == (1, 1, 1, 1)
+        frame = next(container.decode(video=0))
+    luma = 16 + 219 / 255 * (np.array([0.2126, 0.7152, 0.0722]) @ color)
+    assert abs(frame.to_ndarray()[360, 640] - luma) < 1.5
+    assert np.abs(iio.imread(tmp_path / "a.mp4", plugin="pyav")[0] - color).max() <= 3
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_or_two_frames_make_a_video(tmp_path, codec, count):
+    # x265 leaves numbers of so few packets as its memory is, so once proves little
+    frames = np.random.default_rng(0).random((count, 24, 24, 3))
+    for k in range(4):
+        assert write_video(tmp_path / f"{k}.mp4", frames, 25, codec) == count
+        assert len(iio.imread(tmp_path / f"{k}.mp4", plugin="pyav")) == count
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
 def test_the_same_frames_make_the_same_bytes(tmp_path, codec):
     # x264's macroblock tree makes a difference at this size within a few encodings
     noise = np.random.default_rng(0)
@@ -100,6 +127,15 @@ def test_a_fast_gif_leaves_frames_out_rather_than_slow_down(tmp_path):
         assert preview.n_frames == 4 and preview.info["duration"] in (20, 30)
 
 
+@pytest.mark.parametrize("fps", [SLOWEST, FASTEST])
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.webp"])
+def test_the_slowest_and_the_fastest_are_written(tmp_path, name, fps):
+    write = write_video if name == "a.mp4" else write_animation
+    assert write(tmp_path / name, [ramp(), ramp(shift=0.7)], fps) == 2
+    if name == "a.mp4":
+        assert iio.immeta(tmp_path / name, plugin="pyav")["fps"] == pytest.approx(fps)
+
+
 @pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.webp"])
 def test_files_say_what_they_show(tmp_path, name):
     metadata = {"output": "depth", "colors": "turbo \u2192 1 / depth", "limits": [0.1, 2.0]}
@@ -109,6 +145,18 @@ def test_files_say_what_they_show(tmp_path, name):
     (tmp_path / name).write_bytes(b"damaged")
     assert read_metadata(tmp_path / name) == {}
     assert read_metadata(tmp_path / f"missing-{name}") == {}
+
+
+@pytest.mark.parametrize("name", ["A.MP4", "A.GIF", "A.WEBP", "test:0.mp4", "test:0.gif", "test:0.webp"])
+def test_names_may_have_capitals_and_colons(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write = write_video if name.lower().endswith(".mp4") else write_animation
+    write(Path(name), [ramp(shift=k / 12) for k in range(12)], 120, metadata={"output": "rgb"})
+    assert read_metadata(Path(name)) == {"output": "rgb"}
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    if name == "A.GIF":
+        with Image.open(name) as preview:
+            assert preview.n_frames == 4
 
 
 @pytest.mark.parametrize("count", [0, 5])

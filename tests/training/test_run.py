@@ -133,7 +133,7 @@ def test_damaged_files_are_named(tiny_run_copy, name, content, error):
     (tiny_run_copy / name).unlink()
     if content is not None:
         (tiny_run_copy / name).write_text(content)
-    with pytest.raises(error, match=name):
+    with pytest.raises(error, match=f"^{tiny_run_copy / name}: "):
         load_run(tiny_run_copy)
 
 
