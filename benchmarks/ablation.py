@@ -92,6 +92,12 @@ VARIANTS: dict[str, dict[str, list[str]]] = {
     "samplers": {
         "uniform": ["sampler.kind=uniform"],
         "static and dynamic": ["sampler.kind=static_dynamic", "sampler.variance=0.003"],
+        "static and dynamic, 2 to 1": [
+            "sampler.kind=static_dynamic",
+            "sampler.variance=0.003",
+            "sampler.ratio=2",
+            "sampler.ratio_end=2",
+        ],
         "importance, isg": ["sampler.kind=importance"],
         "importance, ist": ["sampler.kind=importance", "sampler.weight=ist"],
         "error map": ["sampler.kind=error_map"],
