@@ -106,7 +106,15 @@ def test_flags_follow_their_rays(device, step):
     batch = static_dynamic(device).sample(step, 4096)
     local = torch.tensor(CAMERA, device=device)[batch.image] == 4
     assert torch.equal(dynamic_mask(device)[local.long(), batch.row, batch.column], batch.dynamic)
-    assert batch.dynamic.sum() == dynamic_rays(step, 4096, SamplerConfig())
+    assert batch.dynamic.sum() == max(dynamic_rays(step, 4096, SamplerConfig()), round(4096 * 3 / (2 * HEIGHT * WIDTH)))
+
+
+@pytest.mark.parametrize("moving", [1, 20, 40])
+def test_what_changes_is_looked_at_no_less_than_by_chance(device, moving):
+    mask = torch.zeros(2, HEIGHT * WIDTH, dtype=torch.bool, device=device)
+    mask.view(-1)[:moving] = True
+    batch = static_dynamic(device, mask.view(2, HEIGHT, WIDTH), ratio=10, ratio_end=10).sample(0, 6000)
+    assert batch.dynamic.float().mean().item() == pytest.approx(max(1 / 11, moving / mask.numel()), abs=1e-3)
 
 
 def test_pixels_of_either_kind_and_their_frames_are_drawn_alike(device):
