@@ -59,6 +59,7 @@ def tiny_config():
         "proposals.0.samples=8",
         "rays.samples=6",
         "rays.background=last_sample",
+        "sampler.kind=uniform",
         "training.rays_per_step=64",
     ]
     return load_preset("demo", [*settings, "training.steps=10", "training.checkpoint_every=5"])
