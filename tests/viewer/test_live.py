@@ -68,9 +68,12 @@ def test_pausing_renders_and_waits_until_somebody_resumes(trainer, viewer, talk)
     seen = talk.pictures()
 
     def resume():
-        talk.look(position=(0.1, -1.0, 0.0))
-        until(lambda: talk.pictures() > seen)
-        talk.set("Pause training", True)
+        try:
+            talk.look(position=(0.1, -1.0, 0.0))
+            # before it goes on: of messages that follow each other fast, only the last is sent
+            until(lambda: talk.pictures() > seen and "Step 0, paused" in str(talk.messages))
+        finally:
+            talk.set("Pause training", True)
 
     thread = threading.Thread(target=resume)
     thread.start()
