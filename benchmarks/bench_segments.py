@@ -1,14 +1,17 @@
 """A long video as a chain of segments against one model of each segment's frames: quality, seams, time and memory.
 
     python benchmarks/bench_segments.py                # 1,200 frames in 4 segments; needs a GPU
+    python benchmarks/bench_segments.py --seeds 1,2,3  # the same with several seeds, whose means the table has
     python benchmarks/bench_segments.py --small        # 24 frames in 3 segments, on a CPU too
 
 The content is the built-in scene, traced on the device. Every model is trained for the same number of steps. Frames are
-those of a held-out camera.
+those of a held-out camera. Results of seeds that are not named stay as they are.
 """
 
 import argparse
+import json
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +28,8 @@ from common import Result, Row, wait
 from options import arguments
 
 from msth_taichi.config import Config, load_preset
+from msth_taichi.errors import MsthError
+from msth_taichi.kernels import runtime
 from msth_taichi.scene.cameras import Cameras
 from msth_taichi.scene.scene import Scene, load_scene
 from msth_taichi.training.chain import Chain
@@ -67,9 +72,9 @@ FULL = Sizes(
 SMALL = Sizes("demo", "synthetic:cameras=4,test_cameras=1,frames=24,width=32,height=24", segment=8, steps=60)
 
 
-def measure_all(device: torch.device, sizes: Sizes) -> Result:
+def measure_seed(device: torch.device, sizes: Sizes, seed: int) -> Result:
     """Train the chain and the models that it is compared with; look at frames of each and at those of seams."""
-    config = load_preset(sizes.preset, [*sizes.settings, f"training.steps={sizes.steps}"])
+    config = load_preset(sizes.preset, [*sizes.settings, f"training.steps={sizes.steps}", f"training.seed={seed}"])
     scene = load_scene(sizes.scene, config.data)
     cut = cut_frames(frame_times(scene), sizes.segment)
     costs: list[Row] = []
@@ -219,23 +224,38 @@ def peak_memory(device: torch.device, before: int) -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def mean_rows(seeds: Sequence[Result]) -> list[Row]:
+    """One row for each segment: means over seeds, of the gain its least and most as well."""
+    found = []
+    for rows in zip(*(result["rows"] for result in seeds), strict=True):
+        gains = [row["psnr_chain"] - row["psnr_single"] for row in rows]
+        means = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
+        found.append({**means, "least_gain": min(gains), "most_gain": max(gains)})
+    return found
+
+
 def page(result: Result) -> str:
     """The result as Markdown."""
-    cells = [
-        [
-            f"{row['first']} to {row['first'] + row['frames'] - 1}",
-            f"{row['psnr_chain']:.2f}",
-            f"{row['psnr_single']:.2f}",
-            f"{row['psnr_chain'] - row['psnr_single']:+.2f}",
-            *(
-                1e3 * row[f"{kind}_{what}"] / (row["frames"] if what == "train_seconds" else 1)
-                for what in ("train_seconds", "render_seconds")
-                for kind in ("chain", "single")
-            ),
-            *(row[f"{kind}_peak_bytes"] / 1e6 for kind in ("chain", "single")),
-        ]
-        for row in result["rows"]
-    ]
+    seeds = list(result["seeds"].values())
+    first = seeds[0]
+    cells = []
+    for row in mean_rows(seeds):
+        gained = f"{row['psnr_chain'] - row['psnr_single']:+.2f}"
+        spread = f" ({row['least_gain']:+.2f} to {row['most_gain']:+.2f})" if len(seeds) > 1 else ""
+        cells.append(
+            [
+                f"{row['first']:.0f} to {row['first'] + row['frames'] - 1:.0f}",
+                f"{row['psnr_chain']:.2f}",
+                f"{row['psnr_single']:.2f}",
+                gained + spread,
+                *(
+                    1e3 * row[f"{kind}_{what}"] / (row["frames"] if what == "train_seconds" else 1)
+                    for what in ("train_seconds", "render_seconds")
+                    for kind in ("chain", "single")
+                ),
+                *(row[f"{kind}_peak_bytes"] / 1e6 for kind in ("chain", "single")),
+            ]
+        )
     columns = [
         "frames",
         "dB, chain",
@@ -248,7 +268,13 @@ def page(result: Result) -> str:
         "peak MB, chain",
         "one model",
     ]
-    seams = result["seams"]
+    seams = {
+        name: {
+            "mean": sum(one["seams"][name]["mean"] for one in seeds) / len(seeds),
+            "least": min(one["seams"][name]["least"] for one in seeds),
+        }
+        for name in first["seams"]
+    }
     names = {
         "seam_chain": "where segments overlap",
         "inside_chain": "in the middle of segments",
@@ -260,8 +286,9 @@ def page(result: Result) -> str:
         "# Segments of a long video",
         "",
         *common.head("bench_segments.py", result),
-        f"Preset {' '.join([result['preset'], *result['settings']])}, scene `{result['scene']}`, {result['steps']} "
-        f"steps a model; segments share {result['overlap']} frames with the next one. Each row compares the chain with "
+        f"Preset {' '.join([first['preset'], *first['settings']])}, scene `{first['scene']}`, {first['steps']} steps a "
+        f"model; segments share {first['overlap']} frames with the next one. Means of seeds "
+        f"{', '.join(result['seeds'])}, of the gain the least and the most as well. Each row compares the chain with "
         "one model of the same frames, trained from scratch. On a CPU the peak is that of the process so far.",
         "",
         *common.markdown_table(columns, cells),
@@ -278,10 +305,32 @@ def page(result: Result) -> str:
     return "\n".join(lines) + "\n"
 
 
-def measured(device: torch.device, options: argparse.Namespace) -> Result:
-    """See `common.main`."""
-    return measure_all(device, SMALL if options.small else FULL)
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--seeds", default="1", metavar="N,N,...", help="trainings of each model")
+    options = parser.parse_args()
+    try:
+        device = runtime.init(options.arch)
+        if device.type == "cpu" and not options.small:
+            raise MsthError("full sizes need a GPU: add --small")
+        run(device, options)
+    except MsthError as error:
+        print("error:", error, file=sys.stderr)
+        sys.exit(2)
+
+
+def run(device: torch.device, options: argparse.Namespace) -> None:
+    """Measure seed after seed, and write the table after each."""
+    name = NAME + ("_small" if options.small else "")
+    path = options.results / f"{name}.json"
+    seeds = json.loads(path.read_text())["seeds"] if path.is_file() else {}
+    for seed in map(int, options.seeds.split(",")):
+        found = measure_seed(device, SMALL if options.small else FULL, seed)
+        seeds = dict(sorted((seeds | {str(seed): found}).items()))
+        result = {"stamp": common.stamp(device, options.commit), "seeds": seeds}
+        common.save(options.results, name, result, page(result))
+        print(page(result), flush=True)
 
 
 if __name__ == "__main__":
-    common.main(NAME, measured, page, arguments(__doc__))
+    main()

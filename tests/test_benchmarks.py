@@ -451,13 +451,17 @@ def test_segments(device):
     """Segments cover the frames once, each has both models' numbers, and seams are told apart from insides."""
     bench = module("bench_segments")
     scene = "synthetic:cameras=3,test_cameras=1,frames=6,width=16,height=12"
-    result = bench.measure_all(device, bench.Sizes("demo", scene, segment=3, steps=3, settings=SETTINGS))
+    result = bench.measure_seed(device, bench.Sizes("demo", scene, segment=3, steps=3, settings=SETTINGS), 1)
     assert [(row["first"], row["frames"]) for row in result["rows"]] == [(0, 3), (3, 3)] and result["overlap"] == 2
     values = [value for row in result["rows"] for name, value in row.items() if name.startswith(("psnr", "chain"))]
     assert all(math.isfinite(value) and value > 0 for value in values)
     assert set(result["seams"]) == {"seam_chain", "inside_chain", "cut_chain", "seam_truth", "inside_truth"}
-    cells = table_rows(bench.page({"stamp": STAMP, **result}))
+    better = json.loads(json.dumps(result))
+    better["rows"][0]["psnr_chain"] = result["rows"][0]["psnr_chain"] + 1
+    gain = result["rows"][0]["psnr_chain"] - result["rows"][0]["psnr_single"]
+    cells = table_rows(bench.page({"stamp": STAMP, "seeds": {"1": result, "2": better}}))
     assert [row[0] for row in cells[1:3]] == ["0 to 2", "3 to 5"] and len(cells) == 2 + 2 + 5
+    assert cells[1][3] == f"{gain + 0.5:+.2f} ({gain:+.2f} to {gain + 1:+.2f})"
 
 
 def test_team_page():
