@@ -191,6 +191,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each row, with seeds 1, 2, ...")
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="every N-th row from the I-th")
     parser.add_argument("--budget", type=float, default=float("inf"), help="seconds after which no row is begun")
+    parser.add_argument("--shared", action="store_true", help="the device does other work as well: leave out minutes")
     parser.add_argument("--merge", action="append", type=Path, default=[], help="take in rows of such a json file")
     parser.add_argument("--name", default=NAME, help="of the result files")
     options = parser.parse_args()
@@ -209,6 +210,8 @@ def run(options: argparse.Namespace) -> None:
     for source in [path, *options.merge]:
         if source.is_file():
             rows |= json.loads(source.read_text())
+    if options.shared:
+        rows = {key: {**row, "minutes": None} for key, row in rows.items()}
     save(path, rows)
     if options.merge:
         return
@@ -229,7 +232,7 @@ def run(options: argparse.Namespace) -> None:
         except ConfigError as error:  # such as a depth prior without depth maps
             print(job.key, "left out:", error, flush=True)
             continue
-        rows[job.key] = row
+        rows[job.key] = {**row, "minutes": None} if options.shared else row
         save(path, rows)
         shown = {title: row[key] for key, title in METRICS.items() if row.get(key) is not None}
         print(job.key, " ".join(f"{title} {value:.4g}" for title, value in shown.items()), flush=True)

@@ -59,6 +59,10 @@ def place_kernels(contraction: str) -> SimpleNamespace:
                             positions[at, d] = x[d]
                         slots[row, ray] = base + at
                         at += 1
+            if ray == count.shape[0] - 1:
+                for beyond in range(ends[ray], positions.shape[0]):
+                    for d in ti.static(range(3)):
+                        positions[beyond, d] = 0.0
 
     return launchers(place=place)
 

@@ -132,7 +132,7 @@ def want(lookups: Lookups, rows: range, darkness: float, known: Turn | None = No
     _, widths, count = lookups.samples
     known = Turn(range(0), 0, widths.new_empty(0)) if known is None else known
     check("logits", known.logits, (None,), _LOGITS)
-    wanted = torch.zeros_like(count)
+    wanted = torch.empty_like(count)
     if len(count):
         lookup_kernels(known.logits.dtype).want(
             rows.start,
@@ -181,7 +181,7 @@ def place(
     check("wanted", wanted.each, tuple(count.shape), torch.int32)
     check("origins", origins, (len(count), 3), torch.float32)
     check("directions", directions, (len(count), 3), torch.float32)
-    positions = origins.new_zeros(aligned(wanted.total), 3)
+    positions = origins.new_empty(aligned(wanted.total), 3)
     if len(positions):
         place_kernels(kind).place(
             rows.start,

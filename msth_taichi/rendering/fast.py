@@ -28,10 +28,11 @@ from msth_taichi.rendering.occupancy import Occupancy
 from msth_taichi.scene.cameras import Cameras
 from msth_taichi.thresholds import EMPTY_LOGIT
 
-_TURN = 4
-"""Samples of a ray that are looked up at once."""
+_TURNS = (4, 4, 4, 6, 10)
+"""Samples of a ray that are looked up at once; after them all that are left. A turn costs the host as much for a few rays
+as for all, and few go on for long: so later turns are longer."""
 
-_AHEAD = {"cpu": 1, "cuda": 2}
+_AHEAD = {"cpu": 1, "cuda": 1}
 """Turns that are asked for before the first of them is looked up: so the host has heard how many samples a turn wants
 while the GPU still works on the one before. A ray ends a turn later for it."""
 
@@ -58,8 +59,8 @@ class Shortcuts:
     """
 
     cells: int | None = None
-    least_mass: float = 2e-3
-    least_light: float = 2e-3
+    least_mass: float = 4e-3
+    least_light: float = 4e-3
     least_weight: float = 5e-3
     sure: float = 0.99
 
@@ -149,7 +150,7 @@ class FastRenderer:
         proposed = max(proposal.samples for proposal in config.proposals)
         inputs = field.color_mlp.weights[0].shape[1]
         colors = 2 * (inputs + 2 * config.field.hidden_color)
-        turn = _TURN * 2 * (field.encoding.num_outputs + config.field.hidden + 8)
+        turn = max(len(rows) for rows in turns_of(samples)) * 2 * (field.encoding.num_outputs + config.field.hidden + 8)
         per_ray = 16 * max(samples, proposed) + samples * (64 + colors) + turn
         memory = torch.cuda.get_device_properties(self.device).total_memory
         most = _INDICES // (samples * inputs)
@@ -211,13 +212,14 @@ class FastRenderer:
         """What rays pass, the colour (3, N) of what they see, and that of their last sample that shows."""
         field, compute, given = self.model.field, self.model.compute, self.shortcuts
         lookups = Lookups(samples)
-        turns = [range(first, first + _TURN) for first in range(0, len(samples.middles), _TURN)]
+        turns = turns_of(len(samples.middles))
+        times = rays.origins.new_full((1,), float(time))
         ahead = _AHEAD[self.device.type]
         asked = [want(lookups, rows, self._darkness) for rows in turns[:ahead]]
         found: list[tuple[torch.Tensor, torch.Tensor]] = []
         for number, rows in enumerate(turns):
             base = lookups.total
-            found.append(self._geometry(rays, time, lookups, rows, asked[number], mode))
+            found.append(self._geometry(rays, times, lookups, rows, asked[number], mode))
             if lookups.total == base:
                 break
             if number + ahead < len(turns):
@@ -233,17 +235,31 @@ class FastRenderer:
         return seen, *shade(chosen, seen, colors)
 
     def _geometry(
-        self, rays: Rays, time: float, lookups: Lookups, rows: range, wanted: Counted, mode: Mode
+        self, rays: Rays, times: torch.Tensor, lookups: Lookups, rows: range, wanted: Counted, mode: Mode
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Density logits and what colours depend on (1+G, M), and masks (M,), of wanted samples."""
         model = self.model
         space = model.space
         positions = place(lookups, rows, wanted, rays.origins, rays.directions, space.contraction, space.box)  # type: ignore[arg-type]
-        times = positions.new_full((1,), float(time))
         geometry, masks = model.field.geometry(positions, times, model.compute, mode == "static")
         if mode != "full":
             geometry[0] = torch.where((masks < 0.5) == (mode == "dynamic"), geometry[0], EMPTY_LOGIT)
         return geometry, masks
+
+
+def turns_of(samples: int) -> list[range]:
+    """Samples of a ray, turn by turn.
+
+    Example:
+        >>> turns_of(10)
+        [range(0, 4), range(4, 8), range(8, 10)]
+    """
+    found, first = [], 0
+    for count in (*_TURNS, samples):
+        if first < samples:
+            found.append(range(first, min(first + count, samples)))
+            first += count
+    return found
 
 
 def with_sure_masks(model: RadianceField, sure: float) -> RadianceField:
