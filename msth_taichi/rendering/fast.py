@@ -29,8 +29,8 @@ from msth_taichi.scene.cameras import Cameras
 from msth_taichi.thresholds import EMPTY_LOGIT
 
 _TURNS = (4, 4, 4, 6, 10)
-"""Samples of a ray that are looked up at once; after them all that are left. A turn costs the host as much for a few rays
-as for all, and few go on for long: so later turns are longer."""
+"""Samples of a ray that are looked up at once; after them all that are left. A turn costs the host as much for a few
+rays as for all, and few go on for long: so later turns are longer."""
 
 _AHEAD = {"cpu": 1, "cuda": 1}
 """Turns that are asked for before the first of them is looked up: so the host has heard how many samples a turn wants

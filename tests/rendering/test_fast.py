@@ -74,7 +74,7 @@ def test_shortcuts_change_next_to_nothing(rough_model, tiny_scene, mode):
 
 
 def test_turns_that_are_asked_for_ahead_change_nothing_but_what_lies_in_the_dark(rough_model, tiny_scene, monkeypatch):
-    monkeypatch.setattr(fast, "_TURNS", (4, 4, 4, 4, 4, 4))
+    monkeypatch.setattr(fast, "_TURNS", (4,) * 8)
     model = rough_model("rays.samples=32", "proposals.0.samples=48")
     fill_half(model)
     fill_masks(model, 0.5)
