@@ -32,10 +32,6 @@ _TURNS = (4, 4, 4, 6, 10)
 """Samples of a ray that are looked up at once; after them all that are left. A turn costs the host as much for a few
 rays as for all, and few go on for long: so later turns are longer."""
 
-_AHEAD = {"cpu": 1, "cuda": 1}
-"""Turns that are asked for before the first of them is looked up: so the host has heard how many samples a turn wants
-while the GPU still works on the one before. A ray ends a turn later for it."""
-
 _CHUNK_CPU = 2**14
 _INDICES = 2**31 - 2**16  # of a tensor in a kernel, and some room
 _MEMORY_SHARE = 0.25  # of the device
@@ -214,17 +210,15 @@ class FastRenderer:
         lookups = Lookups(samples)
         turns = turns_of(len(samples.middles))
         times = rays.origins.new_full((1,), float(time))
-        ahead = _AHEAD[self.device.type]
-        asked = [want(lookups, rows, self._darkness) for rows in turns[:ahead]]
         found: list[tuple[torch.Tensor, torch.Tensor]] = []
-        for number, rows in enumerate(turns):
+        known: Turn | None = None
+        for rows in turns:
             base = lookups.total
-            found.append(self._geometry(rays, times, lookups, rows, asked[number], mode))
+            wanted = want(lookups, rows, self._darkness, known)
+            found.append(self._geometry(rays, times, lookups, rows, wanted, mode))
             if lookups.total == base:
                 break
-            if number + ahead < len(turns):
-                known = Turn(rows, base, found[-1][0][0])
-                asked.append(want(lookups, turns[number + ahead], self._darkness, known))
+            known = Turn(rows, base, found[-1][0][0])
         geometry, masks = (torch.cat(parts, dim=-1) for parts in zip(*found, strict=True))
         del found
         self.looked_up += lookups.total

@@ -73,14 +73,13 @@ def test_shortcuts_change_next_to_nothing(rough_model, tiny_scene, mode):
     assert short.looked_up < 0.7 * whole.looked_up
 
 
-def test_turns_that_are_asked_for_ahead_change_nothing_but_what_lies_in_the_dark(rough_model, tiny_scene, monkeypatch):
-    monkeypatch.setattr(fast, "_TURNS", (4,) * 8)
+def test_longer_turns_change_nothing_but_what_lies_in_the_dark(rough_model, tiny_scene, monkeypatch):
     model = rough_model("rays.samples=32", "proposals.0.samples=48")
     fill_half(model)
     fill_masks(model, 0.5)
     found = []
-    for ahead in (1, 2, 3):
-        monkeypatch.setitem(fast._AHEAD, model.field.encoding.mask_logits.device.type, ahead)
+    for turns in ((2,) * 16, (4,) * 8, (8,) * 4):
+        monkeypatch.setattr(fast, "_TURNS", turns)
         renderer = FastRenderer(model, Shortcuts(cells=0, least_mass=-1, least_light=0.2))
         found.append((renderer.image(tiny_scene.cameras, 0, 0.4)["rgb"], renderer.looked_up))
     assert found[0][1] < found[1][1] < found[2][1]
