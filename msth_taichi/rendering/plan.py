@@ -195,6 +195,12 @@ def make_plan(path: CameraPath, request: Request, output: Path, digest: str, ove
             f"--codec {request.codec}: takes no images of {width}x{height}, only from {least}x{least} on; leave it "
             "out, or raise --scale or --size"
         )
+    if (most := request.kind.most) is not None and max(plan.size(0)) > most:
+        width, height = plan.size(0)
+        raise RunError(
+            f"--format {request.format}: holds no pictures of {width}x{height}, at most {most} pixels along an edge; "
+            "use --format png, or lower --scale or --size"
+        )
     unfinished = plan.unfinished()
     for name in unfinished:
         _require_place(files[name], folder=not request.kind.suffix)

@@ -182,6 +182,10 @@ def test_a_mosaic_is_one_file_with_the_outputs_side_by_side(tiny_run, path, tmp_
         ({"codec": "av1"}, "--codec av1: unknown codec; use h264 or h265"),
         ({"codec": "h265", "format": "png", "output": Path("a")}, "--codec h265: is for --format mp4"),
         ({"codec": "h265", "scale": 0.5}, "--codec h265: takes no images of 12x9, only from 16x16 on; leave it out"),
+        (
+            {"format": "webp", "scale": 16384 / 24, "output": Path("a.webp")},
+            "holds no pictures of 16384x",
+        ),
         ({"mosaic": True, "format": "npz", "output": Path("a")}, "--mosaic"),
         ({"output": Path("a.avi")}, "the name of mp4 ends in .mp4; use a.mp4 or --format png"),
         ({"output": Path("a.gif")}, "use a.mp4 or --format gif"),
