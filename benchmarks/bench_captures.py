@@ -55,7 +55,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="folder for the run folders")
     parser.add_argument("--seeds", default="1", metavar="N,N,...", help="trainings of each data set")
     parser.add_argument("--merge", action="append", type=Path, default=[], help="take in rows of such a json file")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of captures.md and captures.json")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the .md and .json")
+    parser.add_argument("--name", default="captures", help="of the result files")
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="SECTION.KEY=VALUE")
     parser.add_argument("--every", type=int, help="every n-th frame is evaluated; default: the preset's")
     parser.add_argument("--arch", default="auto", choices=("auto", "cpu", "cuda"))
@@ -64,11 +65,12 @@ def main() -> None:
     if options.data and not options.output:
         parser.error("--data needs --output, a folder for the run folders")
     try:
-        save(options.results, {key: row for file in options.merge for key, row in json.loads(file.read_text()).items()})
+        stem = options.results / options.name
+        save(stem, {key: row for file in options.merge for key, row in json.loads(file.read_text()).items()})
         for seed in map(int, options.seeds.split(",")):
             for name, path, preset in map(parse_capture, options.data):
                 row = bench(path, preset, seed, options.output / f"{name}-{seed}", options)
-                save(options.results, {f"{name}/{seed}": {"data": name, "seed": seed, **row}})
+                save(stem, {f"{name}/{seed}": {"data": name, "seed": seed, **row}})
                 shown = f"PSNR {row['psnr']:.2f}, SSIM {row['ssim']:.4f}, {row['minutes']:.1f} minutes"
                 print(f"{name}, seed {seed}: {shown}", flush=True)
     except MsthError as error:
@@ -119,13 +121,13 @@ def train_once(path: str, preset: str, seed: int, output: Path, options: argpars
     write_json(record, values)
 
 
-def save(folder: Path, new: dict[str, dict[str, Any]]) -> None:
-    """Replace rows of captures.json, and write the table again."""
-    path = folder / "captures.json"
+def save(stem: Path, new: dict[str, dict[str, Any]]) -> None:
+    """Replace rows of the json, and write the table again."""
+    path = stem.with_suffix(".json")
     rows = (json.loads(path.read_text()) if path.is_file() else {}) | new
-    folder.mkdir(parents=True, exist_ok=True)
+    stem.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, rows)
-    write_text(folder / "captures.md", table(list(rows.values())))
+    write_text(stem.with_suffix(".md"), table(list(rows.values())))
 
 
 def table(rows: list[dict[str, Any]]) -> str:
