@@ -144,7 +144,8 @@ def _distances(scene: Scene, images: Images, rows: list[int], device: torch.devi
     with ThreadPoolExecutor(usable_cores()) as pool:
         for first in range(0, len(rows), _TOGETHER):
             part = rows[first : first + _TOGETHER]
-            for row, depth in zip(part, pool.map(images.depth_map, part), strict=True):
+            # all at hand before a kernel is compiled: headers and kernels are both parsed by `ast`, see `DepthMap`
+            for row, depth in zip(part, list(pool.map(images.depth_map, part)), strict=True):
                 assert depth is not None
                 stretch = along_rays(scene.cameras, int(images.camera[row]), device)
                 yield row, torch.from_numpy(depth * np.float32(scene.transform.scale)).to(device) * stretch

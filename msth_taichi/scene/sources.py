@@ -4,6 +4,7 @@ Letters: T frames of a video, H image height, W image width.
 """
 
 import itertools
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ _CHANNELS = {**dict.fromkeys(("L", "P", "RGB", "YCbCr", "CMYK"), 3), **dict.from
 _GREY = ("L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _DEPTH_PICTURES = ("PNG", "TIFF")
 _ASPECT_TOLERANCE = 0.01
+_PARSING = threading.Lock()
+"""Held while a header is parsed by `ast`, whose count of nesting in Python 3.11 is one of all threads: where another
+thread comes between, "AST constructor recursion depth mismatch" is raised."""
 
 _END = object()
 _TOGETHER = 8  # images that a thread reads before it looks for more
@@ -183,7 +187,8 @@ class DepthMap:
         try:
             if self.file.suffix.lower() == ".npy":
                 # mapped, so that a header that promises more than the file has takes no memory
-                stored = np.load(self.file, mmap_mode="r", allow_pickle=False)
+                with _PARSING:
+                    stored = np.load(self.file, mmap_mode="r", allow_pickle=False)
                 if stored.ndim == 3 and stored.shape[2] == 1:
                     stored = stored[..., 0]
                 if stored.ndim != 2 or stored.dtype.kind not in "iuf":
