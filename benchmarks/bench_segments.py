@@ -268,6 +268,7 @@ def page(result: Result) -> str:
         "peak MB, chain",
         "one model",
     ]
+    made = [f"{seed} (commit {one['stamp']['commit']})" for seed, one in result["seeds"].items()]
     seams = {
         name: {
             "mean": sum(one["seams"][name]["mean"] for one in seeds) / len(seeds),
@@ -288,7 +289,7 @@ def page(result: Result) -> str:
         *common.head("bench_segments.py", result),
         f"Preset {' '.join([first['preset'], *first['settings']])}, scene `{first['scene']}`, {first['steps']} steps a "
         f"model; segments share {first['overlap']} frames with the next one. Means of seeds "
-        f"{', '.join(result['seeds'])}, of the gain the least and the most as well. Each row compares the chain with "
+        f"{', '.join(made)}, of the gain the least and the most as well. Each row compares the chain with "
         "one model of the same frames, trained from scratch. On a CPU the peak is that of the process so far.",
         "",
         *common.markdown_table(columns, cells),
@@ -325,9 +326,10 @@ def run(device: torch.device, options: argparse.Namespace) -> None:
     path = options.results / f"{name}.json"
     seeds = json.loads(path.read_text())["seeds"] if path.is_file() else {}
     for seed in map(int, options.seeds.split(",")):
-        found = measure_seed(device, SMALL if options.small else FULL, seed)
+        stamp = common.stamp(device, options.commit)
+        found = {"stamp": stamp, **measure_seed(device, SMALL if options.small else FULL, seed)}
         seeds = dict(sorted((seeds | {str(seed): found}).items()))
-        result = {"stamp": common.stamp(device, options.commit), "seeds": seeds}
+        result = {"stamp": stamp, "seeds": seeds}
         common.save(options.results, name, result, page(result))
         print(page(result), flush=True)
 

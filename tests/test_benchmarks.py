@@ -452,6 +452,7 @@ def test_segments(device):
     bench = module("bench_segments")
     scene = "synthetic:cameras=3,test_cameras=1,frames=6,width=16,height=12"
     result = bench.measure_seed(device, bench.Sizes("demo", scene, segment=3, steps=3, settings=SETTINGS), 1)
+    result["stamp"] = STAMP
     assert [(row["first"], row["frames"]) for row in result["rows"]] == [(0, 3), (3, 3)] and result["overlap"] == 2
     values = [value for row in result["rows"] for name, value in row.items() if name.startswith(("psnr", "chain"))]
     assert all(math.isfinite(value) and value > 0 for value in values)
