@@ -35,7 +35,5 @@ def test_a_plain_backdrop_is_not_all_that_is_learned(collapse, device, name):
         settings=(*small.settings, "training.rays_per_step=256", "rays.samples=16", "proposals.0.samples=32"),
     )
     row = collapse.bench(name, sizes, device)
-    if row["object_psnr"] < row["object_psnr_of_backdrop"] + 3:  # some seeds see the thinnest smoke later than others
-        row = collapse.bench(name, replace(sizes, steps=600), device)
     assert row["accumulation"] > collapse.EMPTY
     assert row["object_psnr"] > row["object_psnr_of_backdrop"] + 3, row
