@@ -31,8 +31,8 @@ _GREY = ("L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _DEPTH_PICTURES = ("PNG", "TIFF")
 _ASPECT_TOLERANCE = 0.01
 _PARSING = threading.Lock()
-"""Held while a header is parsed by `ast`, whose count of nesting in Python 3.11 is one of all threads: where another
-thread comes between, "AST constructor recursion depth mismatch" is raised."""
+"""Held while a header is parsed by `ast`, whose count of nesting in Python 3.11 is one of all threads (CPython issue
+106905): where another thread comes between, "AST constructor recursion depth mismatch" is raised."""
 
 _END = object()
 _TOGETHER = 8  # images that a thread reads before it looks for more

@@ -120,6 +120,21 @@ def test_all_samples_are_compositing(device):
     assert_close(last, truth[:, :, -1], 1e-6)
 
 
+def test_positions_that_belong_to_no_ray_are_zero(device):
+    """They are looked up with the others; here memory that nobody wrote holds nan."""
+    samples, origins, directions = rays_with_gaps(device)
+    samples.count[1] = 1
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        found = op.Lookups(samples)
+        wanted = op.want(found, range(2), 6.0)
+        grid = op.place(found, range(2), wanted, origins, directions, "none", 4.0)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert 0 < wanted.total < len(grid) and grid.isfinite().all()
+    assert (grid[wanted.total :] == 0).all()
+
+
 def test_no_rays(device):
     empty = torch.zeros(4, 0, device=device)
     found = op.Lookups(Packed(empty, empty, torch.zeros(0, dtype=torch.int32, device=device)))
