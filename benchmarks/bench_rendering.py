@@ -4,10 +4,12 @@
     python benchmarks/bench_rendering.py --small        # the demo preset on the demo scene, on a CPU too
 
 The content is the built-in scene, traced on the device. Each row renders neighbouring frames of a held-out camera, the
-first one before the clock starts; PSNR is to the plain renderer's frames and to the truth.
+first one before the clock starts; all rows are measured in turn, several times, from scratch. PSNR is to the plain
+renderer's frames and to the truth.
 """
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -32,6 +34,7 @@ NAME = "rendering"
 
 NONE = Shortcuts(cells=0, least_mass=-1.0, least_light=0.0, least_weight=-1.0, sure=1.0)
 ROWS = 20  # of the table of kernels
+THRESHOLDS = (0.9, 0.7, 0.5)  # of the still camera
 
 Image = dict[str, torch.Tensor]
 
@@ -46,6 +49,7 @@ class Sizes:
         steps: of the training, with the schedules of a training that long.
         frames: rendered in a row.
         plain: of them, rendered by the plain renderer.
+        rounds: times that all rows are measured.
         cells: of the occupancy grid; None for what the renderer chooses.
         settings: overrides of the preset.
     """
@@ -55,14 +59,20 @@ class Sizes:
     steps: int
     frames: int
     plain: int
+    rounds: int
     cells: int | None = None
     settings: tuple[str, ...] = ()
 
 
 FULL = Sizes(
-    "plenoptic", "synthetic:cameras=19,test_cameras=1,frames=300,width=1352,height=1014", 3000, frames=32, plain=4
+    "plenoptic",
+    "synthetic:cameras=19,test_cameras=1,frames=300,width=1352,height=1014",
+    3000,
+    frames=32,
+    plain=4,
+    rounds=3,
 )
-SMALL = Sizes("demo", "demo", 200, frames=4, plain=2, cells=32)
+SMALL = Sizes("demo", "demo", 200, frames=4, plain=2, rounds=1, cells=32)
 
 
 def shortcuts(cells: int | None) -> dict[str, Shortcuts]:
@@ -98,22 +108,35 @@ def measure_all(device: torch.device, sizes: Sizes) -> Result:
     images = held_out.select(list(range(first, min(first + sizes.frames, len(held_out)))))
     index, times = int(images.camera[0]), images.time.tolist()
     truth = [torch.from_numpy(frame).float() / 255 for frame in images.read()]
-    plain, seconds = render(lambda t: render_image(model, scene.cameras, index, t), times[: sizes.plain], device)
-    rows = [{"name": "plain", **speed(seconds), **quality(plain, plain, truth)}]
-    renderer = FastRenderer(model, NONE)
-    for name, given in shortcuts(sizes.cells).items():
-        renderer = FastRenderer(model, given)
-        found, seconds = render(lambda t, r=renderer: r.image(scene.cameras, index, t), times, device)
-        width, height = scene.cameras.size(index)
-        looked_up = renderer.looked_up / (len(times) + 1) / (width * height)
-        rows.append({"name": name, **speed(seconds), **quality(found, plain, truth), "samples": looked_up})
-    best = renderer
-    for threshold in (0.9, 0.7, 0.5):
-        view = StillView(best, scene.cameras, index, threshold)
-        found, seconds = render(view.image, times, device)
-        again = sum(view.changing(t).float().mean().item() for t in times) / len(times)
-        name = f"still camera, threshold {threshold}, {again:.0%} of the rays again"
-        rows.append({"name": name, **speed(seconds), **quality(found, plain, truth)})
+    found: dict[str, list[Image]] = {}
+    seconds: dict[str, list[list[float]]] = {}
+    samples: dict[str, float] = {}
+
+    def measure(name: str, frame: Callable[[float], Image], times: list[float]) -> None:
+        images, taken = render(frame, times, device)
+        found.setdefault(name, images)
+        seconds.setdefault(name, []).append(taken)
+
+    best = FastRenderer(model, Shortcuts(cells=sizes.cells))
+    for _ in range(sizes.rounds):
+        measure("plain", lambda t: render_image(model, scene.cameras, index, t), times[: sizes.plain])
+        for name, given in shortcuts(sizes.cells).items():
+            renderer = FastRenderer(model, given)  # that knows of no cells yet
+            measure(name, lambda t, r=renderer: r.image(scene.cameras, index, t), times)
+            samples[name] = renderer.looked_up / (len(times) + 1) / math.prod(scene.cameras.size(index))
+        for threshold in THRESHOLDS:
+            view = StillView(best, scene.cameras, index, threshold)
+            again = sum(view.changing(t).float().mean().item() for t in times) / len(times)
+            measure(f"still camera, threshold {threshold}, {again:.0%} of the rays again", view.image, times)
+    rows = [
+        {
+            "name": name,
+            **speed(seconds[name]),
+            **quality(images, found["plain"], truth),
+            "samples": samples.get(name),
+        }
+        for name, images in found.items()
+    ]
     profile = profiled(lambda: best.image(scene.cameras, index, times[1]), 3, device)
     masks = torch.sigmoid(model.field.encoding.mask_logits)
     return {
@@ -123,6 +146,7 @@ def measure_all(device: torch.device, sizes: Sizes) -> Result:
         "steps": sizes.steps,
         "training_seconds": trained,
         "frames": len(times),
+        "rounds": sizes.rounds,
         "size": scene.cameras.size(index),
         "sure_masks": (masks > best.shortcuts.sure).float().mean().item(),
         "rows": rows,
@@ -147,9 +171,12 @@ def render(
     return found, seconds
 
 
-def speed(seconds: list[float]) -> Row:
-    """Of frames in a row, and their median, which the first frames of new spans of time do not touch."""
-    return {"fps": len(seconds) / sum(seconds), "median_ms": 1e3 * statistics.median(seconds)}
+def speed(rounds: list[list[float]]) -> Row:
+    """Frames a second of each round, and the median frame, which the first frames of new spans of time do not touch."""
+    return {
+        "fps": [len(seconds) / sum(seconds) for seconds in rounds],
+        "median_ms": 1e3 * statistics.median(s for seconds in rounds for s in seconds),
+    }
 
 
 def quality(found: list[Image], plain: list[Image], truth: list[torch.Tensor]) -> Row:
@@ -174,7 +201,7 @@ def page(result: Result) -> str:
     cells = [
         [
             row["name"],
-            row["fps"],
+            f"{statistics.mean(row['fps']):.1f} ({min(row['fps']):.1f} to {max(row['fps']):.1f})",
             row["median_ms"],
             None if row is plain else f"{row['psnr_plain']:.1f}",
             f"{row['psnr'] - plain['psnr']:+.3f}",
@@ -199,8 +226,9 @@ def page(result: Result) -> str:
         *common.head("bench_rendering.py", result),
         f"Preset {' '.join([result['preset'], *result['settings']])}, scene `{result['scene']}`, trained for "
         f"{result['steps']} steps in {result['training_seconds']:.0f} s; {result['frames']} neighbouring frames of "
-        f"{width} x {height} through a held-out camera. Each row leaves out what the rows above do as well. Of the "
-        f"field's masks {result['sure_masks']:.0%} are sure.",
+        f"{width} x {height} through a held-out camera. Each row leaves out what the rows above do as well. Mean of "
+        f"{result['rounds']} rounds, with the least and the most of them. Of the field's masks "
+        f"{result['sure_masks']:.0%} are sure.",
         "",
         *common.markdown_table(columns, cells),
         "",

@@ -161,20 +161,27 @@ class MaskedField(Field):
         return FieldSamples(_kept(density, covered), mask, color)
 
     def geometry(
-        self, positions: torch.Tensor, times: torch.Tensor, compute: torch.dtype, static_only: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Density logits and below them what the colour depends on beside the ray (1+G, M), and the mask (M,).
+        self,
+        positions: torch.Tensor,
+        times: torch.Tensor,
+        out: torch.Tensor,
+        static_only: bool = False,
+    ) -> torch.Tensor:
+        """Write density logits and below them what the colour depends on beside the ray; the mask (M,). Not
+        differentiated.
 
         Args:
             positions: (M, 3) grid coordinates.
             times: (N,) in [0, 1], each that of M / N positions.
-            compute: dtype of features and MLPs.
+            out: (1+G, M) of the dtype that features and MLPs are to have; may be a part of wider rows.
             static_only: read the static table alone.
         """
-        features, mask = self.encoding(positions, times, compute, static_only)
-        out = self.density_mlp(features)
-        out[0] = _kept(out[0], self.space.covers(positions))
-        return out, mask
+        features, mask = self.encoding(positions, times, out.dtype, static_only)
+        self.density_mlp.values(features, out)
+        covered = self.space.covers(positions)
+        if covered is not None:
+            out[0] = _kept(out[0], covered)
+        return mask
 
     def per_ray(self, rays: Rays) -> torch.Tensor:
         """(B, N) what the colour of all samples of a ray depends on: harmonics of its direction, and its appearance."""

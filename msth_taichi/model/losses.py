@@ -137,7 +137,7 @@ def _uncertainty(
     """Weighted terms that guide the mask; some of the rays are rendered from the static table alone for them."""
     config = model.config.mask
     some = slice(None, None, _GUIDES)
-    rays, t_edges = rays.detach().every(_GUIDES), samples.t_edges[some].contiguous()
+    rays, t_edges = rays.detach()[::_GUIDES], samples.t_edges[some].contiguous()
     static = model.field(rays, t_edges, model.compute, static_only=True)
     density = truncated_exp(static.density_logits.float()).view(len(rays), -1)
     behind = "last_sample" if background is None else background[some].contiguous()

@@ -35,15 +35,28 @@ class MLP(nn.Module):
             nn.init.xavier_uniform_(weight)
         self.flat: FlatWeights | None = None
         """Where `GridAdam` keeps these weights and their gradients; None lets those reach autograd."""
+        self._cast: list[torch.Tensor] = []
+        self._cast_from: tuple[Any, ...] = ()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(in, M) of any float dtype to (out, M) of the same."""
         return _Layers.apply(x, *self.weights, self._layers(x.dtype), self._gradients())  # type: ignore[no-any-return]
 
+    @torch.no_grad()
+    def values(self, x: torch.Tensor, out: torch.Tensor) -> None:
+        """What `forward` gives, written into `out` (out, M), which may be a part of wider rows; without gradients."""
+        *hidden, last = self._layers(x.dtype)
+        for layer in hidden:
+            x = _rectified(layer, x)
+        torch.mm(last, x, out=out)
+
     def _layers(self, dtype: torch.dtype) -> list[torch.Tensor]:
         if self.flat is not None and self.flat.copies.dtype == dtype:
             return self.flat.copies_of(self.weights)
-        return [weight.detach().to(dtype) for weight in self.weights]
+        key = dtype, *((weight.data_ptr(), weight._version) for weight in self.weights)
+        if key != self._cast_from:
+            self._cast_from, self._cast = key, [weight.detach().to(dtype) for weight in self.weights]
+        return self._cast
 
     def _gradients(self) -> list[torch.Tensor] | None:
         return None if self.flat is None else self.flat.gradients_of(self.weights)

@@ -11,22 +11,24 @@ import torch
 from tqdm import tqdm
 
 from msth_taichi.errors import DeviceError
+from msth_taichi.model.rays import Rays
 
 FEWEST = 2**10
 """Rays of a part: where even these do not fit into memory, something else is wrong."""
 
 Found = TypeVar("Found")
+Many = TypeVar("Many", torch.Tensor, Rays)
 
 _fits = 2**62  # rays at once that this process's device has shown to have no more memory than for
 
 
-def in_parts(rays: torch.Tensor, size: int, use: Callable[[torch.Tensor], Found]) -> list[Found]:
+def in_parts(rays: Many, size: int, use: Callable[[Many], Found]) -> list[Found]:
     """What `use` makes of N rays, so many at a time; half as many from then on whenever the GPU is out of memory.
 
     Parts are of nearly the same size: a GPU takes as long for a small one as for one that fills it.
 
     Args:
-        rays: (N,) numbers of rays, or whatever has a row for each.
+        rays: N rays, their numbers (N,), or whatever has a row for each.
         size: rays at once, at most.
         use: takes a part of `rays`; called again with half of it where memory did not suffice.
     Raises:

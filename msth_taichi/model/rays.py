@@ -40,29 +40,22 @@ class Rays:
     def __len__(self) -> int:
         return len(self.origins)
 
+    def __getitem__(self, rows: slice) -> "Rays":
+        """Some of the rays."""
+        return Rays(
+            origins=self.origins[rows].contiguous(),
+            directions=self.directions[rows].contiguous(),
+            times=self.times[rows].contiguous(),
+            near=self.near[rows].contiguous(),
+            far=self.far[rows].contiguous(),
+            harmonics=None if self.harmonics is None else self.harmonics[:, rows],
+            ndc=None if self.ndc is None else self.ndc[rows],
+            camera=None if self.camera is None else self.camera[rows],
+        )
+
     def split(self, count: int) -> list["Rays"]:
         """Parts of `count` rays."""
-        per_ray = (self.origins, self.directions, self.times, self.near, self.far)
-        none = [None] * -(-len(self) // count)
-        harmonics = none if self.harmonics is None else self.harmonics.split(count, dim=1)
-        ndc = none if self.ndc is None else self.ndc.split(count)
-        camera = none if self.camera is None else self.camera.split(count)
-        parts = zip(*(x.split(count) for x in per_ray), harmonics, ndc, camera, strict=True)
-        return [Rays(*part) for part in parts]
-
-    def every(self, count: int) -> "Rays":
-        """Every `count`-th ray."""
-        harmonics = None if self.harmonics is None else self.harmonics[:, ::count].contiguous()
-        return Rays(
-            origins=self.origins[::count].contiguous(),
-            directions=self.directions[::count].contiguous(),
-            times=self.times[::count].contiguous(),
-            near=self.near[::count].contiguous(),
-            far=self.far[::count].contiguous(),
-            harmonics=harmonics,
-            ndc=None if self.ndc is None else self.ndc[::count],
-            camera=None if self.camera is None else self.camera[::count],
-        )
+        return [self[first : first + count] for first in range(0, len(self), count)]
 
     def detach(self) -> "Rays":
         """The same rays without gradients."""

@@ -21,7 +21,7 @@ from msth_taichi.reference.contract import Contraction
 
 _LOGITS = (torch.float16, torch.float32)
 
-_ALIGNED = 8
+ALIGNED = 8
 """Samples come in multiples of it: rows of float16 that start at odd addresses cost a GPU twice as long to multiply."""
 
 
@@ -264,7 +264,7 @@ def aligned(number: int) -> int:
         >>> aligned(9)
         16
     """
-    return -(-number // _ALIGNED) * _ALIGNED
+    return -(-number // ALIGNED) * ALIGNED
 
 
 def color_inputs(chosen: Chosen, per_ray: torch.Tensor, geometry: torch.Tensor) -> torch.Tensor:

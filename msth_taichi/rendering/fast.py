@@ -22,7 +22,20 @@ from msth_taichi.model.ndc import ndc_distance
 from msth_taichi.model.parts import in_parts
 from msth_taichi.model.rays import Rays
 from msth_taichi.model.renderer import Mode, RadianceField
-from msth_taichi.ops.lookups import Counted, Lookups, Seen, Turn, choose, color_inputs, place, shade, want, weigh
+from msth_taichi.ops.lookups import (
+    ALIGNED,
+    Counted,
+    Lookups,
+    Seen,
+    Turn,
+    aligned,
+    choose,
+    color_inputs,
+    place,
+    shade,
+    want,
+    weigh,
+)
 from msth_taichi.ops.marching import Packed, marched_edges, pack, redraw
 from msth_taichi.rendering.occupancy import Occupancy
 from msth_taichi.scene.cameras import Cameras
@@ -206,39 +219,42 @@ class FastRenderer:
         self, rays: Rays, time: float, samples: Packed, end: torch.Tensor, mode: Mode, keep_last: bool
     ) -> tuple[Seen, torch.Tensor, torch.Tensor]:
         """What rays pass, the colour (3, N) of what they see, and that of their last sample that shows."""
-        field, compute, given = self.model.field, self.model.compute, self.shortcuts
+        field, given, space = self.model.field, self.shortcuts, self.model.space
         lookups = Lookups(samples)
         turns = turns_of(len(samples.middles))
         times = rays.origins.new_full((1,), float(time))
-        found: list[tuple[torch.Tensor, torch.Tensor]] = []
+        # asked for before the first turn is, so that nobody waits for it
+        most, per_ray = Counted(samples.count), field.per_ray(rays).to(self.model.compute).contiguous()
+        geometry = per_ray.new_empty(0, 0)
+        masks: list[torch.Tensor] = []
         known: Turn | None = None
         for rows in turns:
             base = lookups.total
             wanted = want(lookups, rows, self._darkness, known)
-            found.append(self._geometry(rays, times, lookups, rows, wanted, mode))
+            positions = place(lookups, rows, wanted, rays.origins, rays.directions, space.contraction, space.box)  # type: ignore[arg-type]
+            if known is None:
+                # with room for what fills up each turn
+                room = aligned(most.total) + ALIGNED * len(turns)
+                geometry = per_ray.new_empty(len(field.density_mlp.weights[-1]), room)
+            part = geometry[:, base : lookups.total]
+            masks.append(self._geometry(positions, times, part, mode))
             if lookups.total == base:
                 break
-            known = Turn(rows, base, found[-1][0][0])
-        geometry, masks = (torch.cat(parts, dim=-1) for parts in zip(*found, strict=True))
-        del found
+            known = Turn(rows, base, part[0])
         self.looked_up += lookups.total
 
-        seen = weigh(lookups, geometry[0], masks, end, given.least_weight, self._darkness, keep_last)
+        logits, mask = geometry[0, : lookups.total], torch.cat(masks)
+        seen = weigh(lookups, logits, mask, end, given.least_weight, self._darkness, keep_last)
         chosen = choose(lookups, seen, Counted(seen.shown))
-        colors = field.color_mlp(color_inputs(chosen, field.per_ray(rays).to(compute), geometry))
+        colors = field.color_mlp(color_inputs(chosen, per_ray, geometry))
         return seen, *shade(chosen, seen, colors)
 
-    def _geometry(
-        self, rays: Rays, times: torch.Tensor, lookups: Lookups, rows: range, wanted: Counted, mode: Mode
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Density logits and what colours depend on (1+G, M), and masks (M,), of wanted samples."""
-        model = self.model
-        space = model.space
-        positions = place(lookups, rows, wanted, rays.origins, rays.directions, space.contraction, space.box)  # type: ignore[arg-type]
-        geometry, masks = model.field.geometry(positions, times, model.compute, mode == "static")
+    def _geometry(self, positions: torch.Tensor, times: torch.Tensor, out: torch.Tensor, mode: Mode) -> torch.Tensor:
+        """Write density logits and what colours depend on into (1+G, M); masks (M,)."""
+        masks = self.model.field.geometry(positions, times, out, mode == "static")
         if mode != "full":
-            geometry[0] = torch.where((masks < 0.5) == (mode == "dynamic"), geometry[0], EMPTY_LOGIT)
-        return geometry, masks
+            out[0] = torch.where((masks < 0.5) == (mode == "dynamic"), out[0], EMPTY_LOGIT)
+        return masks
 
 
 def turns_of(samples: int) -> list[range]:

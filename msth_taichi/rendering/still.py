@@ -4,6 +4,7 @@ Letters: N rays, H, W image size, T spans of time, C cells per axis.
 """
 
 import math
+from dataclasses import replace
 
 import torch
 
@@ -60,6 +61,7 @@ class StillView:
         masks = self._occupancy.least_mask(renderer.model.field.encoding)
         self._moving = pack_cells(masks < threshold)
         self._changing: list[torch.Tensor] = []
+        self._again: tuple[int, torch.Tensor, Rays | None] | None = None  # of one span, which neighbouring frames share
         self._still: dict[str, torch.Tensor] = {}
         self._look()
 
@@ -71,12 +73,20 @@ class StillView:
     def image(self, time: float) -> dict[str, torch.Tensor]:
         """The frame at a time, as `FastRenderer.image` gives it."""
         width, height = self._size
-        again = self._pixels[self.changing(time)]
+        pixels, rays = self._rays_again(self._occupancy.span(time))
         found = {name: values.clone() for name, values in self._still.items()}
-        if len(again):
-            for name, values in self._at(again, time).items():
-                found[name][again] = values
+        if len(pixels):
+            for name, values in self._at(pixels, time, rays).items():
+                found[name][pixels] = values
         return {name: values.unflatten(0, (height, width)) for name, values in found.items()}
+
+    def _rays_again(self, span: int) -> tuple[torch.Tensor, Rays | None]:
+        """The pixels that change in a span, and their rays unless these are too many to be kept."""
+        if self._again is None or self._again[0] != span:
+            pixels = self._pixels[self._changing[span]]
+            few = 0 < len(pixels) <= self._renderer.chunk()
+            self._again = span, pixels, self._rays(pixels, 0.0) if few else None
+        return self._again[1:]
 
     def _look(self) -> None:
         """Find the rays that change in each span, and render what the others show."""
@@ -103,11 +113,16 @@ class StillView:
     def _rays(self, pixels: torch.Tensor, time: float) -> Rays:
         return self._renderer.camera_rays(self._camera, pixels, time)
 
-    def _at(self, pixels: torch.Tensor, time: float) -> dict[str, torch.Tensor]:
+    def _at(self, pixels: torch.Tensor, time: float, rays: Rays | None = None) -> dict[str, torch.Tensor]:
+        """What pixels show at a time; their rays are made part by part unless they are given."""
         renderer = self._renderer
-        parts = in_parts(
-            pixels, renderer.chunk(), lambda part: renderer.rays(self._rays(part, time), time, mode=self._mode)
-        )
+        if rays is None:
+            parts = in_parts(
+                pixels, renderer.chunk(), lambda part: renderer.rays(self._rays(part, time), time, mode=self._mode)
+            )
+        else:
+            rays = replace(rays, times=torch.full_like(rays.times, time))
+            parts = in_parts(rays, renderer.chunk(), lambda part: renderer.rays(part, time, mode=self._mode))
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     @torch.no_grad()

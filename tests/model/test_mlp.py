@@ -37,6 +37,24 @@ def test_mlp_is_its_written_out_product(device, generator):
     assert torch.equal(x, before)
 
 
+def test_values_are_written_where_they_are_wanted(device, generator):
+    mlp = MLP(4, 8, 3).to(device)
+    x = torch.rand(4, 16, generator=generator).to(device)
+    rows = torch.full((3, 40), 7.0, device=device)
+    mlp.values(x, rows[:, 8:24])
+    assert_close(rows[:, 8:24], mlp(x).detach(), 1e-5)
+    assert (rows[:, :8] == 7).all() and (rows[:, 24:] == 7).all()
+
+
+def test_weights_that_change_are_cast_again(device):
+    mlp = MLP(4, 8, 3).to(device)
+    x = torch.ones(4, 2, dtype=torch.float16, device=device)
+    first = mlp(x).detach().clone()
+    with torch.no_grad():
+        mlp.weights[1].mul_(2)
+    assert torch.equal(mlp(x), 2 * first)
+
+
 def test_gradients_of_the_mlp_are_those_of_the_product(device, generator):
     mlp = MLP(5, 7, 3).to(device)
     x = torch.randn(5, 11, generator=generator).to(device).requires_grad_()

@@ -95,7 +95,7 @@ def a_batch(scene, device: torch.device, ndc: float | None = None) -> Rays:
 @pytest.mark.parametrize("ndc", [None, 0.1])
 def test_every_third_ray_keeps_all_that_is_its_own(tiny_scene, device, ndc):
     rays = a_batch(tiny_scene, device, ndc)
-    some = rays.every(3)
+    some = rays[::3]
     assert len(some) == 4
     for field in fields(Rays):
         before, after = getattr(rays, field.name), getattr(some, field.name)
@@ -103,7 +103,7 @@ def test_every_third_ray_keeps_all_that_is_its_own(tiny_scene, device, ndc):
             assert after is None and field.name == "ndc"
             continue
         assert torch.equal(after, before[:, ::3] if field.name in PER_COLUMN else before[::3]), field.name
-    assert len(rays.every(1)) == 11
+    assert len(rays[::1]) == 11
 
 
 @pytest.mark.parametrize("bare", [False, True])

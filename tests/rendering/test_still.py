@@ -54,10 +54,20 @@ def test_frames_do_not_depend_on_those_before(rough_model, tiny_scene):
     model = rough_model()
     change_dynamic_tables(model)
     views = [StillView(FastRenderer(model, CELLS), tiny_scene.cameras, 0) for _ in range(2)]
-    times = (0.0, 0.3, 0.9)
+    times = (0.0, 0.01, 0.3, 0.9)
     forward = [views[0].image(time)["rgb"] for time in times]
     backward = [views[1].image(time)["rgb"] for time in reversed(times)]
     assert all(torch.equal(a, b) for a, b in zip(forward, reversed(backward), strict=True))
+
+
+def test_frames_do_not_depend_on_how_many_rays_are_kept(rough_model, tiny_scene, monkeypatch):
+    model = rough_model()
+    change_dynamic_tables(model)
+    kept, made_anew = (StillView(FastRenderer(model, CELLS), tiny_scene.cameras, 0) for _ in range(2))
+    expected = kept.image(0.3)["rgb"]
+    monkeypatch.setattr(FastRenderer, "chunk", lambda self: 7)
+    assert kept.changing(0.3).sum() > 7
+    assert (made_anew.image(0.3)["rgb"] - expected).abs().max() < 1e-5
 
 
 def test_the_empty_stage_stands_still(rough_model, tiny_scene):
