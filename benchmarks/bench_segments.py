@@ -4,8 +4,8 @@
     python benchmarks/bench_segments.py --seeds 1,2,3  # the same with several seeds, whose means the table has
     python benchmarks/bench_segments.py --small        # 24 frames in 3 segments, on a CPU too
 
-The content is the built-in scene, traced on the device. Every model is trained for the same number of steps. Frames are
-those of a held-out camera. Results of seeds that are not named stay as they are.
+The content is the built-in scene, traced on the device. Every model is trained for the same number of steps, but the
+first of the chain for half as many again: all others build upon it. Frames are those of a held-out camera. Results of seeds that are not named stay as they are.
 """
 
 import argparse
@@ -124,6 +124,7 @@ def measure_seed(device: torch.device, sizes: Sizes, seed: int) -> Result:
         "settings": list(sizes.settings),
         "scene": sizes.scene,
         "steps": sizes.steps,
+        "first_steps": chain.segment(0).step,
         "frames": scene.num_frames,
         "overlap": cut.segments[0].frames - cut.segments[1].first,
         "rows": rows,
@@ -288,7 +289,7 @@ def page(result: Result) -> str:
         "",
         *common.head("bench_segments.py", result),
         f"Preset {' '.join([first['preset'], *first['settings']])}, scene `{first['scene']}`, {first['steps']} steps a "
-        f"model; segments share {first['overlap']} frames with the next one. Means of seeds "
+        f"model, {first['first_steps']} for the first of the chain; segments share {first['overlap']} frames with the next one. Means of seeds "
         f"{', '.join(made)}, of the gain the least and the most as well. Each row compares the chain with "
         "one model of the same frames, trained from scratch. On a CPU the peak is that of the process so far.",
         "",

@@ -23,10 +23,11 @@ from msth_taichi.rendering.still import StillView
 from msth_taichi.rendering.view import StillViews, View
 from msth_taichi.scene.scene import load_scene
 from msth_taichi.training import chain as chain_module
+from msth_taichi.training import long
 from msth_taichi.training.chain import Chain
-from msth_taichi.training.checkpoint import checkpoint_steps
+from msth_taichi.training.checkpoint import checkpoint_path, checkpoint_steps
 from msth_taichi.training.long import train_segments
-from msth_taichi.training.run import Run, load_run
+from msth_taichi.training.run import Run, load_run, write_run
 from msth_taichi.training.segments import SHARED, cut_frames, frame_times, read_cut, segment_path
 from msth_taichi.training.team import Team
 from msth_taichi.training.trainer import Trainer, train
@@ -58,9 +59,13 @@ def trained(
 
     def train_one(scene, config, path, **options) -> Run:
         seen.append((path.name, len(scene.images("train"))))
-        if path.name == f"{stop_at:03d}" if stop_at is not None else False:
-            config = changed(config, "training.steps=3", f"training.schedule_steps={config.training.steps}")
-        return train(scene, config, path, overwrite=not options["resume"], progress=False, **options)
+        stops = stop_at is not None and path.name == f"{stop_at:03d}"
+        fewer = changed(config, "training.steps=3", f"training.schedule_steps={config.training.steps}")
+        given = fewer if stops else config
+        run = train(scene, given, path, overwrite=not options["resume"], progress=False, **options)
+        if stops:
+            write_run(path, config, run.scene)
+        return run
 
     return train_segments(scene, config, output, cut, train_one, resume=resume, team=team), seen
 
@@ -85,7 +90,7 @@ def rgb(run: Run, time: float) -> torch.Tensor:
 
 
 def parameters(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "checkpoints" / "step-00000006" / "model.safetensors")
+    return load_file(checkpoint_path(folder) / "model.safetensors")
 
 
 def test_segments_share_what_the_first_one_learnt(long_run):
@@ -101,6 +106,21 @@ def test_segments_share_what_the_first_one_learnt(long_run):
         assert all(not torch.equal(own[name], first[name]) for name in own if name.startswith("field."))
         moments = load_file(segment_path(long_run, number) / "checkpoints" / "step-00000006" / "optimizer.safetensors")
         assert not any(name.partition("/")[2] in shared for name in moments)
+
+
+def test_the_first_segment_is_trained_for_longer_on_a_schedule_as_long(long_run):
+    steps = [checkpoint_steps(segment_path(long_run, k))[-1] for k in range(3)]
+    assert steps == [9, 6, 6] == [load_run(segment_path(long_run, k)).config.training.steps for k in range(3)]
+    assert load_run(long_run).step == 6
+
+
+def test_a_first_segment_that_others_were_built_upon_is_not_trained_on(long_config, tmp_path, monkeypatch):
+    """As an earlier version trained it, for no more steps than the others."""
+    with monkeypatch.context() as earlier:
+        earlier.setattr(long, "LONGER", 1)
+        stopped, _ = trained(long_config, tmp_path / "run", stop_at=1)
+    _, seen = trained(long_config, stopped.path, resume=True)
+    assert [name for name, _ in seen] == ["001", "002"]
 
 
 def test_a_segment_begins_where_another_ended_but_for_its_masks(long_config, long_run, tmp_path):
