@@ -5,7 +5,8 @@
     python benchmarks/bench_segments.py --small        # 24 frames in 3 segments, on a CPU too
 
 The content is the built-in scene, traced on the device. Every model is trained for the same number of steps, but the
-first of the chain for half as many again: all others build upon it. Frames are those of a held-out camera. Results of seeds that are not named stay as they are.
+first of the chain for half as many again: all others build upon it. Frames are those of a held-out camera. Results of
+seeds that are not named stay as they are.
 """
 
 import argparse
@@ -289,7 +290,8 @@ def page(result: Result) -> str:
         "",
         *common.head("bench_segments.py", result),
         f"Preset {' '.join([first['preset'], *first['settings']])}, scene `{first['scene']}`, {first['steps']} steps a "
-        f"model, {first['first_steps']} for the first of the chain; segments share {first['overlap']} frames with the next one. Means of seeds "
+        f"model, {first['first_steps']} for the first of the chain; segments share {first['overlap']} frames with "
+        f"the next one. Means of seeds "
         f"{', '.join(made)}, of the gain the least and the most as well. Each row compares the chain with "
         "one model of the same frames, trained from scratch. On a CPU the peak is that of the process so far.",
         "",

@@ -128,7 +128,7 @@ def test_two_processes_train_a_long_video(tiny_config, tmp_path, shared):
     chain = load_run(run)
     assert chain.step == 4 and chain.render("test00", time=1.0)["rgb"].isfinite().all()
     found = [losses_of(segment_path(run, number)) for number in range(2)]
-    assert list(map(len, found)) == [4, 4]
+    assert list(map(len, found)) == [6, 4], "the first segment takes longer"
     if shared == "rays":
         scene = load_scene(teamwork.SCENE)
         alone = partial(trainer.train, overwrite=True, progress=False)
