@@ -120,12 +120,13 @@ def measure_seed(device: torch.device, sizes: Sizes, seed: int) -> Result:
                 }
             )
         seams = measure_seams(chain, scene, device)
+        first_steps = chain.segment(0).step
     return {
         "preset": sizes.preset,
         "settings": list(sizes.settings),
         "scene": sizes.scene,
         "steps": sizes.steps,
-        "first_steps": chain.segment(0).step,
+        "first_steps": first_steps,
         "frames": scene.num_frames,
         "overlap": cut.segments[0].frames - cut.segments[1].first,
         "rows": rows,

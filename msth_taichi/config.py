@@ -181,7 +181,7 @@ class MaskConfig(Section):
         default="correlation", description="how that information is estimated"
     )
     interval: int = Field(
-        default=4, ge=1, description="steps from one to the next in which rays are rendered without time for it as well"
+        default=16, ge=1, description="rays from one to the next that is rendered without time for it as well"
     )
 
 

@@ -451,10 +451,11 @@ def test_rendering(device):
 def test_segments(device):
     """Segments cover the frames once, each has both models' numbers, and seams are told apart from insides."""
     bench = module("bench_segments")
-    scene = "synthetic:cameras=3,test_cameras=1,frames=6,width=16,height=12"
+    scene = "synthetic:cameras=3,test_cameras=1,frames=9,width=16,height=12"
     result = bench.measure_seed(device, bench.Sizes("demo", scene, segment=3, steps=3, settings=SETTINGS), 1)
     result["stamp"] = STAMP
-    assert [(row["first"], row["frames"]) for row in result["rows"]] == [(0, 3), (3, 3)] and result["overlap"] == 2
+    assert [(row["first"], row["frames"]) for row in result["rows"]] == [(0, 3), (3, 3), (6, 3)]
+    assert result["overlap"] == 2 and (result["steps"], result["first_steps"]) == (3, 4)
     values = [value for row in result["rows"] for name, value in row.items() if name.startswith(("psnr", "chain"))]
     assert all(math.isfinite(value) and value > 0 for value in values)
     assert set(result["seams"]) == {"seam_chain", "inside_chain", "cut_chain", "seam_truth", "inside_truth"}
@@ -462,7 +463,7 @@ def test_segments(device):
     better["rows"][0]["psnr_chain"] = result["rows"][0]["psnr_chain"] + 1
     gain = result["rows"][0]["psnr_chain"] - result["rows"][0]["psnr_single"]
     cells = table_rows(bench.page({"stamp": STAMP, "seeds": {"1": result, "2": better}}))
-    assert [row[0] for row in cells[1:3]] == ["0 to 2", "3 to 5"] and len(cells) == 2 + 2 + 5
+    assert [row[0] for row in cells[1:4]] == ["0 to 2", "3 to 5", "6 to 8"] and len(cells) == 3 + 2 + 5
     assert cells[1][3] == f"{gain + 0.5:+.2f} ({gain:+.2f} to {gain + 1:+.2f})"
 
 

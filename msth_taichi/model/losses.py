@@ -21,7 +21,6 @@ from msth_taichi.ops.composite import composite
 from msth_taichi.ops.interlevel import interlevel_loss
 from msth_taichi.ops.render_loss import render_loss
 
-_GUIDES = 4  # one ray of so many is rendered without time as well
 _VARIATION_CELL = 1 / 512  # of the edge of contracted space: about a pixel's width
 
 
@@ -51,7 +50,6 @@ def losses(
     train_proposals: bool = False,
     background: torch.Tensor | None = None,
     kept: torch.Tensor | None = None,
-    guide_mask: bool = True,
     depth: torch.Tensor | None = None,
 ) -> Losses:
     """What rays should have looked like; terms of weight zero are left out.
@@ -66,7 +64,6 @@ def losses(
         train_proposals: whether the proposals take part.
         background: (N, 3) colour behind the samples; None for the colour of the last sample.
         kept: (N,) 1 where a ray's colour counts, else 0; None where all count.
-        guide_mask: whether the uncertainty objective takes part, if it is asked for: it weighs more the rarer it does.
         depth: (N,) from `RadianceField.positions`, of measured surfaces; None where there are none.
     """
     samples = model.sample(rays, jitter=jitter, anneal=anneal, train_proposals=train_proposals)
@@ -115,7 +112,7 @@ def losses(
     prior = model.config.cameras.color_prior
     if colors is not None and prior:
         more["colors"] = prior * colors.prior()
-    if guide_mask and model.uncertainty is not None:
+    if model.uncertainty is not None:
         more |= _uncertainty(model, model.uncertainty, rays, samples, found, out.weights, target, background, kept)
     more |= _smoothness(model, rays, samples, config, jitter)
     for name, term in more.items():
@@ -136,8 +133,9 @@ def _uncertainty(
 ) -> dict[str, torch.Tensor]:
     """Weighted terms that guide the mask; some of the rays are rendered from the static table alone for them."""
     config = model.config.mask
-    some = slice(None, None, _GUIDES)
-    rays, t_edges = rays.detach()[::_GUIDES], samples.t_edges[some].contiguous()
+    # a few rays in each step: many of them every few steps, with the weight of all, threw Adam off course
+    some = slice(None, None, config.interval)
+    rays, t_edges = rays.detach()[some], samples.t_edges[some].contiguous()
     static = model.field(rays, t_edges, model.compute, static_only=True)
     density = truncated_exp(static.density_logits.float()).view(len(rays), -1)
     behind = "last_sample" if background is None else background[some].contiguous()
@@ -154,8 +152,8 @@ def _uncertainty(
         None if kept is None else kept[some],
     )
     return {
-        "uncertainty": config.interval * config.uncertainty_weight * terms["uncertainty"],
-        "information": config.interval * config.information_weight * terms["mutual_information"],
+        "uncertainty": config.uncertainty_weight * terms["uncertainty"],
+        "information": config.information_weight * terms["mutual_information"],
     }
 
 

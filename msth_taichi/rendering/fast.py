@@ -13,7 +13,6 @@ Letters: N rays, P samples of a proposal, S samples of the field, M samples that
 
 import copy
 import math
-from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +37,6 @@ from msth_taichi.ops.lookups import (
     weigh,
 )
 from msth_taichi.ops.marching import Packed, marched_edges, pack, redraw
-from msth_taichi.rendering.interleaved import interleaved
 from msth_taichi.rendering.occupancy import Occupancy
 from msth_taichi.scene.cameras import Cameras
 from msth_taichi.thresholds import EMPTY_LOGIT
@@ -46,9 +44,6 @@ from msth_taichi.thresholds import EMPTY_LOGIT
 _TURNS = (4, 4, 4, 6, 10)
 """Samples of a ray that are looked up at once; after them all that are left. A turn costs the host as much for a few
 rays as for all, and few go on for long: so later turns are longer."""
-
-_ENOUGH = 2**18
-"""Rays from which on there are two halves in turn: with fewer, the GPU waits for the host whatever it does."""
 
 _CHUNK_CPU = 2**14
 _INDICES = 2**31 - 2**16  # of a tensor in a kernel, and some room
@@ -139,21 +134,9 @@ class FastRenderer:
             mode: see `RadianceField.forward`.
             behind: (N, 3) colour where they end; None for the model's own.
         """
-        if len(rays) < _ENOUGH:
-            return interleaved([self._render(rays, time, mode, behind)])[0]
-        half = -(-len(rays) // 2)
-        rest = (None, None) if behind is None else behind.split(half)
-        halves = zip(rays.split(half), rest, strict=True)
-        found = interleaved(self._render(part, time, mode, ends) for part, ends in halves)
-        return {name: torch.cat([part[name] for part in found]) for name in found[0]}
-
-    def _render(
-        self, rays: Rays, time: float, mode: Mode, behind: torch.Tensor | None
-    ) -> Generator[None, None, dict[str, torch.Tensor]]:
-        """See `rays`; yields before it waits for the GPU."""
         background = self.model.background(len(rays), mode=mode) if behind is None else behind
         samples, end = self._samples(rays, time, mode, keep_last=background is None)
-        seen, color, last_color = yield from self._look_up(rays, time, samples, end, mode, keep_last=background is None)
+        seen, color, last_color = self._look_up(rays, time, samples, end, mode, keep_last=background is None)
         light = torch.exp(-seen.depth)
         # where half of the light never goes, the depth is the last sample's, kept or not
         median = torch.where(seen.depth < math.log(2), end, seen.median)
@@ -234,7 +217,7 @@ class FastRenderer:
 
     def _look_up(
         self, rays: Rays, time: float, samples: Packed, end: torch.Tensor, mode: Mode, keep_last: bool
-    ) -> Generator[None, None, tuple[Seen, torch.Tensor, torch.Tensor]]:
+    ) -> tuple[Seen, torch.Tensor, torch.Tensor]:
         """What rays pass, the colour (3, N) of what they see, and that of their last sample that shows."""
         field, given, space = self.model.field, self.shortcuts, self.model.space
         lookups = Lookups(samples)
@@ -248,7 +231,6 @@ class FastRenderer:
         for rows in turns:
             base = lookups.total
             wanted = want(lookups, rows, self._darkness, known)
-            yield
             positions = place(lookups, rows, wanted, rays.origins, rays.directions, space.contraction, space.box)  # type: ignore[arg-type]
             if known is None:
                 # with room for what fills up each turn
@@ -263,9 +245,7 @@ class FastRenderer:
 
         logits, mask = geometry[0, : lookups.total], torch.cat(masks)
         seen = weigh(lookups, logits, mask, end, given.least_weight, self._darkness, keep_last)
-        shown = Counted(seen.shown)
-        yield
-        chosen = choose(lookups, seen, shown)
+        chosen = choose(lookups, seen, Counted(seen.shown))
         colors = field.color_mlp(color_inputs(chosen, per_ray, geometry))
         return seen, *shade(chosen, seen, colors)
 

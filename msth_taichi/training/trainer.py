@@ -327,9 +327,8 @@ class Trainer:
         due = proposals_are_due(step, self.state.since_update)
         batch = self.batches.at(step)
         self.optimizer.learning_rate = learning_rate(step, self.config.training)
-        guided = (step + 1) % self.config.mask.interval == 0
         differentiate = self._fit if self.team.size == 1 else self._differentiate
-        terms, errors = differentiate(batch, due, guided)
+        terms, errors = differentiate(batch, due)
         self.optimizer.step()
         self._seen = errors, batch.target, batch.background, batch.kept
         if self.sampler.learns:
@@ -346,27 +345,26 @@ class Trainer:
             return
         self.team.least(self._bad_step)  # NCCL takes its memory
         with self.team.apart():
-            self._fit(self.batches.at(self.state.step), due=True, guided=True)
+            self._fit(self.batches.at(self.state.step), due=True)
         self.optimizer.forget()
         self._parts = self.team.most(self._parts)
 
-    def _fit(self, batch: Batch, due: bool, guided: bool) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    def _fit(self, batch: Batch, due: bool) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """See `_differentiate`; in smaller parts where the GPU has too little memory."""
         while True:
             try:
-                return self._differentiate(batch, due, guided)
+                return self._differentiate(batch, due)
             except torch.OutOfMemoryError:
                 if len(batch.target) < 2 * _FEWEST_RAYS * self._parts:
                     raise
             self._make_room()
 
-    def _differentiate(self, batch: Batch, due: bool, guided: bool) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    def _differentiate(self, batch: Batch, due: bool) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Gradients of a batch; returns its loss terms, and the error of each ray.
 
         Args:
             batch: rays and what they should see.
             due: whether proposals are trained.
-            guided: whether the uncertainty objective takes part.
         """
         self.optimizer.zero_grad()
         config, step = self.config, self.state.step
@@ -383,7 +381,6 @@ class Trainer:
                 train_proposals=due,
                 background=part.background,
                 kept=part.kept,
-                guide_mask=guided,
                 depth=part.depth,
             )
             self._bad_step = torch.where(found.total.isfinite(), self._bad_step, self._bad_step.clamp(max=step + 1))

@@ -6,7 +6,6 @@ import torch
 from msth_taichi.model.renderer import MODES, RadianceField, render_image
 from msth_taichi.rendering import fast
 from msth_taichi.rendering.fast import FastRenderer, Shortcuts, with_sure_masks
-from msth_taichi.rendering.interleaved import interleaved
 from msth_taichi.rendering.occupancy import Occupancy, side_lengths
 from msth_taichi.thresholds import EMPTY_LOGIT
 from tests.comparison import assert_close
@@ -105,25 +104,6 @@ def test_chunks_do_not_show(rough_model, tiny_scene, monkeypatch):
     whole = renderer.image(tiny_scene.cameras, 0, 0.4)["rgb"]
     monkeypatch.setattr(FastRenderer, "chunk", lambda self: 50)
     assert_close(renderer.image(tiny_scene.cameras, 0, 0.4)["rgb"], whole, 1e-5)
-
-
-@pytest.mark.parametrize("behind", [False, True])
-def test_halves_do_not_show(rough_model, tiny_scene, monkeypatch, behind):
-    renderer = FastRenderer(rough_model("cameras.appearance=3"))
-    camera = tiny_scene.cameras.select([1]).to(renderer.device)
-    rays = renderer.camera_rays(camera, torch.arange(99, device=renderer.device), 0.4)
-    ends = torch.rand(99, 3, generator=torch.Generator().manual_seed(1)).to(renderer.device) if behind else None
-    whole = renderer.rays(rays, 0.4, behind=ends)
-    looked_up = renderer.looked_up
-    works = []
-    monkeypatch.setattr(fast, "_ENOUGH", 99)
-    monkeypatch.setattr(fast, "interleaved", lambda given: interleaved(works.append(work) or work for work in given))
-    halves = renderer.rays(rays, 0.4, behind=ends)
-    assert len(works) == 2
-    assert whole["rgb"].std() > 0 and whole.keys() == halves.keys()
-    for name, values in whole.items():
-        assert_close(halves[name], values, 1e-5)
-    assert renderer.looked_up > looked_up
 
 
 def test_occupied_cells_hold_all_that_the_proposal_finds(rough_model):
