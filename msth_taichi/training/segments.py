@@ -25,7 +25,7 @@ from msth_taichi.scene.scene import Images, Scene
 RECORD = "segments.json"
 SHARED = "shared.safetensors"
 
-OVERLAP = 1 / 20
+OVERLAP = 1 / 30
 """Of the frames of a segment: those it shares with the next one. Fewer show as a jump, more cost two renders each."""
 
 _SMOOTH = 8  # frames over which a change of fields does not show as a jump; half of a segment where that is less
@@ -101,7 +101,7 @@ def cut_frames(times: np.ndarray, most: int, parallel: bool = False) -> Cut:
 
     Example:
         >>> [(s.first, s.frames) for s in cut_frames(np.arange(1200) / 1200, most=300).segments]
-        [(0, 315), (300, 315), (600, 315), (900, 300)]
+        [(0, 310), (300, 310), (600, 310), (900, 300)]
     """
     if most < _LEAST:
         raise ConfigError(f"--segment-frames {most}: out of range; use {_LEAST} or more, such as 300")
@@ -136,7 +136,7 @@ def part_of(scene: Scene, segment: Segment) -> Scene:
 
     Example:
         >>> part_of(scene, cut_frames(frame_times(scene), 300).segments[1]).num_frames
-        315
+        310
     """
     splits = {name: _images_of(images, segment) for name, images in scene.splits.items()}
     if not len(splits["train"]):

@@ -37,7 +37,7 @@ def test_segments_cover_all_frames_and_only_neighbours_overlap(total, most):
     for before, after in pairwise(segments):
         assert 0 < after.first - before.first <= most
         shared = before.first + before.frames - after.first
-        assert shared == {1200: 15, 301: 15, 599: 15, 24: 4}.get(total, 2) or before.first + before.frames == total
+        assert shared == {1200: 10, 301: 10, 599: 10, 24: 4}.get(total, 2) or before.first + before.frames == total
     for first, third in zip(segments, segments[2:], strict=False):
         assert first.first + first.frames <= third.first + 1, "three segments show one moment"
 
