@@ -22,11 +22,52 @@ from msth_taichi.thresholds import EMPTY_LOGIT
 
 
 @cache
+def edge_functions(spacing: str, real, regular: bool) -> SimpleNamespace:
+    """Device functions of the edges of bins: `regular` ones are worked out where they are wanted, which takes less time
+    than to read them; others are read."""
+    along = spacing_functions(spacing, real)
+
+    @ti.func
+    def position(i, count, ray, s_edges: ti.template()):
+        """s of edge i of `count` bins."""
+        s = ti.cast(1, real)  # CUDA's fast division may miss it, and with it far
+        if ti.static(regular):
+            if i < count:
+                s = ti.cast(i, real) / count
+        else:
+            s = s_edges[i, ray]
+        return s
+
+    @ti.func
+    def distance(i, count, ray, t_edges: ti.template(), nearest, farthest, g_near, g_far, middle):
+        """t of edge i."""
+        t = ti.cast(0, real)
+        if ti.static(regular):
+            s = position(i, count, ray, t_edges)
+            t = along.distance_between(s, nearest, farthest, g_near, g_far, middle)
+        else:
+            t = t_edges[i, ray]
+        return t
+
+    return SimpleNamespace(position=position, distance=distance)
+
+
+@cache
 def marched_density_kernels(
-    features: int, hidden: int, dtype: torch.dtype, blend: str, contraction: str, mask_axes: int, skips_empty: bool
+    features: int,
+    hidden: int,
+    dtype: torch.dtype,
+    blend: str,
+    contraction: str,
+    mask_axes: int,
+    skips_empty: bool,
+    spacing: str,
+    regular: bool,
 ) -> SimpleNamespace:
-    """Kernels for tables of `dtype`; see `msth_taichi.ops.marching`. Bits are read with `skips_empty` alone."""
+    """Kernels for tables of `dtype`; see `msth_taichi.ops.marching`. Bits are read with `skips_empty` alone, edges
+    unless they are `regular`."""
     real = real_of(dtype)
+    along, edges = spacing_functions(spacing, real), edge_functions(spacing, real, regular)
     proposal = proposal_functions(features, hidden, dtype, blend, mask_axes)
     space = contract_functions(real, contraction)
     rays = ray_functions(real)
@@ -51,7 +92,10 @@ def marched_density_kernels(
         origins: matrix,  # (N, 3)
         directions: matrix,  # (N, 3)
         times: vector,  # (N,)
-        t_edges: matrix,  # (P+1, N)
+        near: vector,  # (N,), or empty
+        far: vector,
+        middle: real,
+        t_edges: matrix,  # (P+1, N), or empty: the one or the other
         box: real,
         mask_logits: logits,
         static_table: table,
@@ -68,9 +112,14 @@ def marched_density_kernels(
         for ray in range(density_logits.shape[1]):
             origin, direction = rays.load(origins, ray), rays.load(directions, ray)
             depth = real(0.0)
-            start = t_edges[0, ray]
-            for i in range(density_logits.shape[0]):
-                end = t_edges[i + 1, ray]
+            bins = density_logits.shape[0]
+            nearest, farthest, g_near, g_far = real(0.0), real(0.0), real(0.0), real(0.0)
+            if ti.static(regular):
+                nearest, farthest = near[ray], far[ray]
+                g_near, g_far = along.to_spacing(nearest, middle), along.to_spacing(farthest, middle)
+            start = edges.distance(0, bins, ray, t_edges, nearest, farthest, g_near, g_far, middle)
+            for i in range(bins):
+                end = edges.distance(i + 1, bins, ray, t_edges, nearest, farthest, g_near, g_far, middle)
                 logit = real(EMPTY_LOGIT)
                 if depth < darkness:
                     x = space.contracted(origin + direction * (0.5 * (start + end)), box)
@@ -93,17 +142,17 @@ def marched_density_kernels(
 
 
 @cache
-def marching_kernels(dtype: torch.dtype, spacing: str) -> SimpleNamespace:
-    """Kernels for float32 or float64; see `msth_taichi.ops.marching`."""
+def marching_kernels(dtype: torch.dtype, spacing: str, regular: bool = False) -> SimpleNamespace:
+    """Kernels for float32 or float64; see `msth_taichi.ops.marching`. `redraw` reads edges that are not `regular`."""
     real = TAICHI_DTYPE[dtype]
-    along = spacing_functions(spacing, real)
+    along, edges = spacing_functions(spacing, real), edge_functions(spacing, real, regular)
     volume = logit_functions(real)
     vector = ti.types.ndarray(dtype=real, ndim=1)
     matrix = ti.types.ndarray(dtype=real, ndim=2)
     numbers = ti.types.ndarray(dtype=ti.i32, ndim=1)
 
     @ti.kernel
-    def regular(near: vector, far: vector, middle: real, s_edges: matrix, t_edges: matrix):  # (N,), (P+1, N)
+    def spread(near: vector, far: vector, middle: real, s_edges: matrix, t_edges: matrix):  # (N,), (P+1, N)
         for edge, ray in ti.ndrange(s_edges.shape[0], s_edges.shape[1]):
             count = s_edges.shape[0] - 1
             # CUDA's fast division may miss 1, and with it far
@@ -113,8 +162,8 @@ def marching_kernels(dtype: torch.dtype, spacing: str) -> SimpleNamespace:
 
     @ti.kernel
     def redraw(
-        s_edges: matrix,  # (P+1, N)
-        t_edges: matrix,  # (P+1, N)
+        s_edges: matrix,  # (P+1, N), or empty
+        t_edges: matrix,  # (P+1, N), or empty
         density_logits: matrix,  # (P, N)
         near: vector,  # (N,)
         far: vector,
@@ -127,12 +176,14 @@ def marching_kernels(dtype: torch.dtype, spacing: str) -> SimpleNamespace:
     ):
         for ray in range(weights.shape[1]):
             bins = weights.shape[0]
-            edges = new_s_edges.shape[0]
+            last = new_s_edges.shape[0]
+            nearest, farthest = near[ray], far[ray]
+            g_near, g_far = along.to_spacing(nearest, middle), along.to_spacing(farthest, middle)
             total = bins * padding
             tau_sum = ti.cast(0, real)
-            t = t_edges[0, ray]
+            t = edges.distance(0, bins, ray, t_edges, nearest, farthest, g_near, g_far, middle)
             for i in range(bins):
-                end = t_edges[i + 1, ray]
+                end = edges.distance(i + 1, bins, ray, t_edges, nearest, farthest, g_near, g_far, middle)
                 tau = volume.optical_depth(density_logits[i, ray], end - t)
                 t = end
                 w = ti.exp(-tau_sum) * volume.absorbed(tau)
@@ -145,17 +196,15 @@ def marching_kernels(dtype: torch.dtype, spacing: str) -> SimpleNamespace:
             total = ti.max(total, real(MIN_TOTAL))
 
             # as in `resample`; on the way, what the bins between two edges hold
-            nearest, farthest = near[ray], far[ray]
-            g_near, g_far = along.to_spacing(nearest, middle), along.to_spacing(farthest, middle)
             i = 0
             w = weights[0, ray]
-            start, end = s_edges[0, ray], s_edges[1, ray]
+            start, end = edges.position(0, bins, ray, s_edges), edges.position(1, bins, ray, s_edges)
             distance = nearest
             low = ti.cast(0, real)
             high = w + fill
             around = w
-            for edge in range(edges):
-                level = (edge + ti.cast(0.5, real)) / edges * total
+            for edge in range(last):
+                level = (edge + ti.cast(0.5, real)) / last * total
                 while i < bins - 1 and high <= level and high < total:
                     i += 1
                     w = weights[i, ray]
@@ -163,7 +212,7 @@ def marching_kernels(dtype: torch.dtype, spacing: str) -> SimpleNamespace:
                     low = high
                     high += w + fill
                     start = end
-                    end = s_edges[i + 1, ray]
+                    end = edges.position(i + 1, bins, ray, s_edges)
                 fraction = ti.cast(0, real)
                 if high > low:
                     fraction = ti.min((level - low) / (high - low), 1)
@@ -198,4 +247,4 @@ def marching_kernels(dtype: torch.dtype, spacing: str) -> SimpleNamespace:
                 start = end
             count[ray] = kept
 
-    return launchers(regular=regular, redraw=redraw, pack=pack)
+    return launchers(spread=spread, redraw=redraw, pack=pack)

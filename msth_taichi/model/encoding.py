@@ -11,7 +11,7 @@ from msth_taichi.grids import GridSpec, mask_spec
 from msth_taichi.model.mlp import MLP
 from msth_taichi.model.rays import Rays
 from msth_taichi.model.space import Space
-from msth_taichi.ops.marching import marched_density
+from msth_taichi.ops.marching import Regular, marched_density
 from msth_taichi.ops.mask_grid import mask_grid
 from msth_taichi.ops.masked_encoding import Copies, masked_encoding, masked_encoding_along
 from msth_taichi.ops.proposal_density import proposal_density
@@ -115,7 +115,7 @@ class MaskedEncoding(nn.Module):
     def marched_logits(
         self,
         rays: Rays,
-        t_edges: torch.Tensor,
+        edges: torch.Tensor | Regular,
         mlp: MLP,
         space: Space,
         compute: torch.dtype,
@@ -128,7 +128,7 @@ class MaskedEncoding(nn.Module):
             rays.origins,
             rays.directions,
             rays.times,
-            t_edges,
+            edges,
             *self._tables(),
             mlp.weights[0],
             mlp.weights[1],

@@ -15,6 +15,7 @@ from msth_taichi.model.encoding import MaskedEncoding
 from msth_taichi.model.mlp import MLP, FlatWeights, radiance, truncated_exp
 from msth_taichi.model.rays import Rays
 from msth_taichi.model.space import Space
+from msth_taichi.ops.marching import Regular
 from msth_taichi.ops.spherical_harmonics import spherical_harmonics
 from msth_taichi.thresholds import EMPTY_LOGIT
 
@@ -108,7 +109,7 @@ class ProposalField(Field):
     def marched_logits(
         self,
         rays: Rays,
-        t_edges: torch.Tensor,
+        edges: torch.Tensor | Regular,
         compute: torch.dtype,
         static_only: bool = False,
         occupied: torch.Tensor | None = None,
@@ -116,7 +117,7 @@ class ProposalField(Field):
     ) -> torch.Tensor:
         """(P, N) float32 for bins with edges (P+1, N), where it is seen; see `ops.marching`."""
         return self.encoding.marched_logits(
-            rays, t_edges, self.density_mlp, self.space, compute, static_only, occupied, darkness
+            rays, edges, self.density_mlp, self.space, compute, static_only, occupied, darkness
         )
 
     def at(

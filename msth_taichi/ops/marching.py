@@ -19,6 +19,28 @@ from msth_taichi.reference.contract import Contraction
 from msth_taichi.reference.spacing import Spacing
 
 
+class Regular(NamedTuple):
+    """P bins of equal length in s, of N rays, whose edges kernels work out where they are wanted.
+
+    near (N,) and far (N,) are the distances of the first and last edge, scene units; see `stratified_samples` for
+    spacing and middle.
+
+    Example:
+        >>> Regular(torch.zeros(1), torch.full((1,), 8.0), 4, "uniform").tensors()[1].T
+        tensor([[0., 2., 4., 6., 8.]])
+    """
+
+    near: torch.Tensor
+    far: torch.Tensor
+    count: int
+    spacing: Spacing = "piecewise"
+    middle: float = 1.0
+
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The edges (P+1, N) in s and t."""
+        return marched_edges(*self)
+
+
 class Redrawn(NamedTuple):
     """Edges (S+1, N) in s and t, and what the bins of the histogram between two of them hold (S, N)."""
 
@@ -59,7 +81,7 @@ def marched_edges(
     s_edges = near.new_empty(count + 1, len(near))
     t_edges = torch.empty_like(s_edges)
     if len(near):
-        marching_kernels(near.dtype, spacing).regular(near, far, middle, s_edges, t_edges)
+        marching_kernels(near.dtype, spacing).spread(near, far, middle, s_edges, t_edges)
     return s_edges, t_edges
 
 
@@ -67,7 +89,7 @@ def marched_density(
     origins: torch.Tensor,
     directions: torch.Tensor,
     times: torch.Tensor,
-    t_edges: torch.Tensor,
+    edges: torch.Tensor | Regular,
     mask_logits: torch.Tensor,
     static_table: torch.Tensor,
     dynamic_table: torch.Tensor,
@@ -92,7 +114,7 @@ def marched_density(
         origins: see `proposal_density`, as all that is not said here.
         directions: (N, 3).
         times: (N,).
-        t_edges: (P+1, N) distances, scene units.
+        edges: (P+1, N) distances, scene units; or regular ones.
         mask_logits: (Em, 1).
         static_table: (E3, F).
         dynamic_table: (E4, F).
@@ -119,7 +141,15 @@ def marched_density(
     check("origins", origins, (None, 3))
     check("directions", directions, (rays, 3), dtype)
     check("times", times, (rays,), dtype)
-    check("t_edges", t_edges, (None, rays), dtype)
+    if isinstance(edges, Regular):
+        regular, t_edges = edges, origins.new_empty(0, 0)
+        check_sampling(regular.count, regular.spacing, regular.middle)
+        check("near", regular.near, (rays,), dtype)
+        check("far", regular.far, (rays,), dtype)
+    else:
+        check("edges", edges, (None, rays), dtype)
+        regular, t_edges = Regular(origins.new_empty(0), origins.new_empty(0), len(edges) - 1), edges
+    near, far, bins, spacing, middle = regular
     cells = 0 if occupied is None else round((32 * len(occupied)) ** (1 / 3))
     if occupied is None:
         occupied = torch.empty(0, dtype=torch.int32, device=origins.device)
@@ -128,14 +158,25 @@ def marched_density(
     if not 1 <= hidden <= 64:
         raise TensorError(f"hidden_weights: {hidden} rows; this launch keeps at most 64 in registers")
     tables = (static_table, dynamic_table) if copies is None else copies
-    logits = origins.new_empty(len(t_edges) - 1, rays)
+    logits = origins.new_empty(bins, rays)
     if logits.numel():
         marched_density_kernels(
-            static_spec.features, hidden, tables[0].dtype, blend, kind, mask_spec.axes, cells > 0
+            static_spec.features,
+            hidden,
+            tables[0].dtype,
+            blend,
+            kind,
+            mask_spec.axes,
+            cells > 0,
+            spacing,
+            regular is edges,  # else the spacing plays no part
         ).forward(
             origins,
             directions,
             times,
+            near,
+            far,
+            middle,
             t_edges,
             box,
             *(as_words(x.detach()) for x in (mask_logits, *tables)),
@@ -165,8 +206,7 @@ def pack_cells(occupied: torch.Tensor) -> torch.Tensor:
 
 
 def redraw(
-    s_edges: torch.Tensor,
-    t_edges: torch.Tensor,
+    edges: tuple[torch.Tensor, torch.Tensor] | None,
     density_logits: torch.Tensor,
     near: torch.Tensor,
     far: torch.Tensor,
@@ -182,9 +222,8 @@ def redraw(
     A proposal bounds the field's weights from above, so a sample of the field in a bin of no mass is not seen.
 
     Args:
-        s_edges: (P+1, N) in [0, 1]; float32 or float64.
-        t_edges: (P+1, N) distances of the same edges, scene units.
-        density_logits: (P, N).
+        edges: (P+1, N) in [0, 1], and (P+1, N) distances of the same edges, scene units; None for `Regular` ones.
+        density_logits: (P, N), float32 or float64.
         near: (N,) distance at s = 0.
         far: (N,) distance at s = 1.
         count: S.
@@ -197,7 +236,7 @@ def redraw(
     Example:
         >>> edges = torch.linspace(0, 1, 5)[:, None]
         >>> logits = torch.tensor([[-1e4], [30.0], [0.0], [0.0]])
-        >>> redraw(edges, edges, logits, torch.zeros(1), torch.ones(1), 3, "uniform", padding=0.0).mass.T
+        >>> redraw((edges, edges), logits, torch.zeros(1), torch.ones(1), 3, "uniform", padding=0.0).mass.T
         tensor([[1., 1., 1.]])
     """
     check_sampling(count, spacing, middle)
@@ -205,15 +244,17 @@ def redraw(
     bins, rays = density_logits.shape
     if bins == 0:
         raise TensorError("density_logits: expected at least one bin per ray, got shape (0, N)")
-    check("s_edges", s_edges, (bins + 1, rays), density_logits.dtype)
-    check("t_edges", t_edges, (bins + 1, rays), density_logits.dtype)
+    regular = edges is None
+    s_edges, t_edges = (density_logits.new_empty(0, 0),) * 2 if edges is None else edges
+    for name, of in (("s_edges", s_edges), ("t_edges", t_edges)):
+        check(name, of, (0, 0) if regular else (bins + 1, rays), density_logits.dtype)
     check("near", near, (rays,), density_logits.dtype)
     check("far", far, (rays,), density_logits.dtype)
     new_s_edges, new_t_edges = near.new_empty(2, count + 1, rays).unbind()
     mass = near.new_empty(count, rays)
     if rays:
         weights = torch.empty_like(density_logits)
-        marching_kernels(near.dtype, spacing).redraw(
+        marching_kernels(near.dtype, spacing, regular).redraw(
             s_edges, t_edges, density_logits, near, far, middle, padding, weights, new_s_edges, new_t_edges, mass
         )
     return Redrawn(new_s_edges, new_t_edges, mass)

@@ -36,7 +36,7 @@ from msth_taichi.ops.lookups import (
     want,
     weigh,
 )
-from msth_taichi.ops.marching import Packed, marched_edges, pack, redraw
+from msth_taichi.ops.marching import Packed, Redrawn, Regular, pack, redraw
 from msth_taichi.rendering.occupancy import Occupancy
 from msth_taichi.scene.cameras import Cameras
 from msth_taichi.thresholds import EMPTY_LOGIT
@@ -191,29 +191,31 @@ class FastRenderer:
         model, bounds = self.model, self.model.config.rays
         counts = [proposal.samples for proposal in model.config.proposals[1:]] + [bounds.samples]
         near, far, spacing, middle = rays.near, rays.far, bounds.spacing, bounds.middle
-        s_edges, t_edges = marched_edges(near, far, model.config.proposals[0].samples, spacing, middle)
-        mass = s_edges
+        regular = Regular(near, far, model.config.proposals[0].samples, spacing, middle)
+        drawn: Redrawn | None = None
         for proposal, count in zip(model.proposals, counts, strict=True):
-            logits = self.proposal_logits(proposal, rays, t_edges, time, mode)  # type: ignore[arg-type]
+            edges = regular if drawn is None else drawn.t_edges
+            logits = self.proposal_logits(proposal, rays, edges, time, mode)  # type: ignore[arg-type]
             if mode != "full":
-                logits = model.shown(logits.T.contiguous(), rays, t_edges.T.contiguous(), mode).T.contiguous()
-            s_edges, t_edges, mass = redraw(s_edges, t_edges, logits, near, far, count, spacing, middle)
-        end = 0.5 * (t_edges[-2] + t_edges[-1])
-        return pack(t_edges, mass, self.shortcuts.least_mass, keep_last), end
+                logits = model.shown(logits.T.contiguous(), rays, _distances(edges).T.contiguous(), mode).T.contiguous()
+            drawn = redraw(drawn if drawn is None else drawn[:2], logits, near, far, count, spacing, middle)
+        assert drawn is not None
+        end = 0.5 * (drawn.t_edges[-2] + drawn.t_edges[-1])
+        return pack(drawn.t_edges, drawn.mass, self.shortcuts.least_mass, keep_last), end
 
     def proposal_logits(
-        self, proposal: ProposalField, rays: Rays, t_edges: torch.Tensor, time: float, mode: Mode
+        self, proposal: ProposalField, rays: Rays, edges: torch.Tensor | Regular, time: float, mode: Mode
     ) -> torch.Tensor:
-        """(P, N) float32 density logits for edges (P+1, N)."""
+        """(P, N) float32 density logits of bins with edges (P+1, N)."""
         static_only, occupancy = mode == "static", self.occupancy(mode)
         if occupancy is None and self.device.type == "cpu":
             # a CPU multiplies matrices faster than one sample at a time
-            found = proposal(rays, t_edges.T.contiguous(), self.model.compute, static_only)
+            found = proposal(rays, _distances(edges).T.contiguous(), self.model.compute, static_only)
             return found.density_logits.view(len(rays), -1).T.contiguous()
         occupied = None if occupancy is None else occupancy.at(time)
         # what a mode leaves out does not hide what lies behind
         darkness = self._darkness if mode == "full" else math.inf
-        return proposal.marched_logits(rays, t_edges, self.model.compute, static_only, occupied, darkness)
+        return proposal.marched_logits(rays, edges, self.model.compute, static_only, occupied, darkness)
 
     def _look_up(
         self, rays: Rays, time: float, samples: Packed, end: torch.Tensor, mode: Mode, keep_last: bool
@@ -255,6 +257,11 @@ class FastRenderer:
         if mode != "full":
             out[0] = torch.where((masks < 0.5) == (mode == "dynamic"), out[0], EMPTY_LOGIT)
         return masks
+
+
+def _distances(edges: torch.Tensor | Regular) -> torch.Tensor:
+    """(P+1, N) scene units."""
+    return edges.tensors()[1] if isinstance(edges, Regular) else edges
 
 
 def turns_of(samples: int) -> list[range]:
