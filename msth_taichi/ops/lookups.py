@@ -230,7 +230,7 @@ def weigh(
     middles, widths, count = lookups.samples
     check("end", end, tuple(count.shape), torch.float32)
     seen = Seen(
-        torch.zeros_like(end), end.clone(), torch.zeros_like(end), torch.empty_like(masks), torch.zeros_like(count)
+        end.clone(), torch.empty_like(end), torch.empty_like(end), torch.empty_like(masks), torch.empty_like(count)
     )
     if len(count):
         lookup_kernels(logits.dtype).weigh(
@@ -303,7 +303,7 @@ def shade(chosen: Chosen, seen: Seen, color_logits: torch.Tensor) -> tuple[torch
         >>> color, last_color = shade(chosen, seen, colors)
     """
     check("color_logits", color_logits, (3, len(chosen.slots)), _LOGITS)
-    colors, last_colors = seen.depth.new_zeros(2, 3, len(chosen.ends)).unbind()
+    colors, last_colors = seen.depth.new_empty(2, 3, len(chosen.ends)).unbind()
     if len(chosen.ends):
         lookup_kernels(color_logits.dtype).shade(
             chosen.ends, seen.shown, chosen.slots, seen.weights, seen.depth, color_logits, colors, last_colors

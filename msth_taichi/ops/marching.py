@@ -50,7 +50,8 @@ class Redrawn(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """The samples of a ray that are kept, from row 0 on: middles (S, N) and widths (S, N), zero beyond; counts (N,)."""
+    """The samples of a ray that are kept, from row 0 on: middles (S, N), widths (S, N), and counts (N,); what lies
+    beyond is not set."""
 
     middles: torch.Tensor
     widths: torch.Tensor
@@ -272,14 +273,14 @@ def pack(t_edges: torch.Tensor, mass: torch.Tensor, least: float, keep_last: boo
         TensorError: wrong shape, dtype, device or layout.
 
     Example:
-        >>> pack(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([[0.0], [1.0]]), 0.1, False).middles.T
-        tensor([[2., 0.]])
+        >>> pack(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([[0.0], [1.0]]), 0.1, False).middles[0]
+        tensor([2.])
     """
     check("mass", mass, (None, None))
     samples, rays = mass.shape
     check("t_edges", t_edges, (samples + 1, rays), mass.dtype)
-    middles, widths = torch.zeros(2, samples, rays, dtype=mass.dtype, device=mass.device).unbind()
-    count = torch.zeros(rays, dtype=torch.int32, device=mass.device)
+    middles, widths = mass.new_empty(2, samples, rays).unbind()
+    count = torch.empty(rays, dtype=torch.int32, device=mass.device)
     if rays:
         # the spacing plays no part in it
         marching_kernels(mass.dtype, "uniform").pack(t_edges, mass, least, int(keep_last), middles, widths, count)

@@ -106,6 +106,24 @@ def test_chunks_do_not_show(rough_model, tiny_scene, monkeypatch):
     assert_close(renderer.image(tiny_scene.cameras, 0, 0.4)["rgb"], whole, 1e-5)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_nothing_is_read_before_it_is_written(rough_model, tiny_scene, mode):
+    """Memory that nobody wrote is full of NaN here."""
+    model = rough_model("proposals.0.samples=24", "rays.samples=20")
+    fill_half(model)
+    fill_masks(model, 0.3)
+    expected = FastRenderer(model, Shortcuts(cells=16)).image(tiny_scene.cameras, 0, 0.4, mode=mode)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        assert torch.utils.deterministic.fill_uninitialized_memory and torch.empty(9).isnan().all()
+        found = FastRenderer(model, Shortcuts(cells=16)).image(tiny_scene.cameras, 0, 0.4, mode=mode)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for name, values in expected.items():
+        assert found[name].isfinite().all(), name
+        assert_close(found[name], values, 1e-5)
+
+
 def test_occupied_cells_hold_all_that_the_proposal_finds(rough_model):
     """Points in empty cells have next to no density; and half of the space is empty."""
     model = rough_model()
