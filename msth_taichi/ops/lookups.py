@@ -230,7 +230,7 @@ def weigh(
     middles, widths, count = lookups.samples
     check("end", end, tuple(count.shape), torch.float32)
     seen = Seen(
-        end.clone(), torch.empty_like(end), torch.empty_like(end), torch.empty_like(masks), torch.empty_like(count)
+        torch.empty_like(end), end.clone(), torch.empty_like(end), torch.empty_like(masks), torch.empty_like(count)
     )
     if len(count):
         lookup_kernels(logits.dtype).weigh(

@@ -120,7 +120,6 @@ def test_nothing_is_read_before_it_is_written(rough_model, tiny_scene, mode):
     finally:
         torch.use_deterministic_algorithms(False)
     for name, values in expected.items():
-        assert found[name].isfinite().all(), name
         assert_close(found[name], values, 1e-5)
 
 
