@@ -191,7 +191,7 @@ class CamerasConfig(Section):
     colors: Literal["none", "affine"] = Field(
         default="none", description="'affine': a gain and a bias per colour channel of each training camera"
     )
-    color_prior: float = Field(default=1e-3, ge=0, description="pull of gains to 1 and biases to 0")
+    color_prior: float = Field(default=0.05, ge=0, description="pull of gains to 1 and biases to 0")
     color_learning_rate: float = Field(default=2e-3, gt=0, description="rate of gains and biases at step 0")
     appearance: int = Field(
         default=0,
