@@ -54,7 +54,8 @@ class MLP(nn.Module):
         if self.flat is not None and self.flat.copies.dtype == dtype:
             return self.flat.copies_of(self.weights)
         key = dtype, *((weight.data_ptr(), weight._version) for weight in self.weights)
-        if key != self._cast_from:
+        # flat weights move without a new version
+        if key != self._cast_from or self.flat is not None:
             self._cast_from, self._cast = key, [weight.detach().to(dtype) for weight in self.weights]
         return self._cast
 

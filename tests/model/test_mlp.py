@@ -55,6 +55,16 @@ def test_weights_that_change_are_cast_again(device):
     assert torch.equal(mlp(x), 2 * first)
 
 
+def test_flat_weights_that_a_kernel_moves_are_cast_again(device):
+    mlp = MLP(4, 8, 3).to(device)
+    flat = FlatWeights([mlp], torch.float16)
+    x = torch.ones(4, 2, dtype=torch.float64, device=device)
+    first, versions = mlp(x).detach().clone(), [weight._version for weight in mlp.weights]
+    flat.values.mul_(2)
+    assert versions == [weight._version for weight in mlp.weights], "as by a kernel, nobody is told"
+    assert_close(mlp(x).detach(), 4 * first, 1e-6)
+
+
 def test_gradients_of_the_mlp_are_those_of_the_product(device, generator):
     mlp = MLP(5, 7, 3).to(device)
     x = torch.randn(5, 11, generator=generator).to(device).requires_grad_()
