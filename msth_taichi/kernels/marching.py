@@ -23,8 +23,8 @@ from msth_taichi.thresholds import EMPTY_LOGIT
 
 @cache
 def edge_functions(spacing: str, real, regular: bool) -> SimpleNamespace:
-    """Device functions of the edges of bins: `regular` ones are worked out where they are wanted, which takes less time
-    than to read them; others are read."""
+    """Device functions of the edges of bins: `regular` ones are worked out where they are wanted, which spares a launch
+    that writes them; others are read."""
     along = spacing_functions(spacing, real)
 
     @ti.func

@@ -133,7 +133,7 @@ def _uncertainty(
 ) -> dict[str, torch.Tensor]:
     """Weighted terms that guide the mask; some of the rays are rendered from the static table alone for them."""
     config = model.config.mask
-    # a few rays in each step: many of them every few steps, with the weight of all, threw Adam off course
+    # a few rays in each step: with many of them every few steps, and the weight of all, few cameras learnt late
     some = slice(None, None, config.interval)
     rays, t_edges = rays.detach()[some], samples.t_edges[some].contiguous()
     static = model.field(rays, t_edges, model.compute, static_only=True)

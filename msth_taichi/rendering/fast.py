@@ -198,7 +198,7 @@ class FastRenderer:
             logits = self.proposal_logits(proposal, rays, edges, time, mode)  # type: ignore[arg-type]
             if mode != "full":
                 logits = model.shown(logits.T.contiguous(), rays, _distances(edges).T.contiguous(), mode).T.contiguous()
-            drawn = redraw(drawn if drawn is None else drawn[:2], logits, near, far, count, spacing, middle)
+            drawn = redraw(None if drawn is None else drawn[:2], logits, near, far, count, spacing, middle)
         assert drawn is not None
         end = 0.5 * (drawn.t_edges[-2] + drawn.t_edges[-1])
         return pack(drawn.t_edges, drawn.mass, self.shortcuts.least_mass, keep_last), end
