@@ -42,6 +42,7 @@ def place_kernels(contraction: str) -> SimpleNamespace:
         directions: matrix,  # (N, 3)
         middles: matrix,  # (S, N)
         box: ti.f32,
+        aligned: ti.i32,  # positions beyond the last are zero up to a multiple of it
         slots: table,  # (S, N)
         positions: matrix,  # (M, 3)
     ):
@@ -60,7 +61,7 @@ def place_kernels(contraction: str) -> SimpleNamespace:
                         slots[row, ray] = base + at
                         at += 1
             if ray == count.shape[0] - 1:
-                for beyond in range(ends[ray], positions.shape[0]):
+                for beyond in range(ends[ray], (ends[ray] + aligned - 1) // aligned * aligned):
                     for d in ti.static(range(3)):
                         positions[beyond, d] = 0.0
 
@@ -174,10 +175,15 @@ def lookup_kernels(dtype: torch.dtype) -> SimpleNamespace:
         weights: vector,  # (M,)
         ends: numbers,  # (N,) colours of the rays so far
         shown: numbers,  # (N,)
+        aligned: ti.i32,  # what is beyond the last is zero up to a multiple of it
         chosen: numbers,  # (C,) slots
         owners: numbers,  # (C,) rays
     ):
         for ray in range(count.shape[0]):
+            if ray == count.shape[0] - 1:
+                for beyond in range(ends[ray], (ends[ray] + aligned - 1) // aligned * aligned):
+                    chosen[beyond] = 0
+                    owners[beyond] = 0
             if shown[ray] > 0:
                 at = ends[ray] - shown[ray]
                 for row in range(count[ray]):

@@ -140,6 +140,7 @@ def masked_encoding_kernels(
     floats = ti.types.ndarray(dtype=ti.f32, ndim=1)
     stored_matrix = ti.types.ndarray(dtype=stored, ndim=2)
     level_rows = ti.types.ndarray(dtype=ti.i32, ndim=2)
+    numbers = ti.types.ndarray(dtype=ti.i32, ndim=1)
     table = table_type(dtype, features)
     logits = table_type(torch.float64 if dtype == torch.float64 else torch.float32, 1)
     summed = sums_type(sums, real)
@@ -156,6 +157,10 @@ def masked_encoding_kernels(
     def parts(positions: ti.template()):
         """Threads that share the samples of a level."""
         return (positions.shape[0] + block - 1) // block
+
+    @ti.func
+    def up_to(number: ti.template(), aligned):
+        return (number[0] + aligned - 1) // aligned * aligned
 
     @ti.func
     def write(level, sample, value, change, out: ti.template(), slope: ti.template()):
@@ -214,6 +219,42 @@ def masked_encoding_kernels(
             encode(
                 level, part, positions, times, static_table, dynamic_table, scales, integers, out, mask, slope
             )  # fmt: skip
+
+    @ti.kernel
+    def forward_first(
+        number: numbers,  # (1,) how many positions count; of the next ones up to a multiple of `aligned` too
+        aligned: ti.i32,
+        positions: matrix,  # (M, 3)
+        times: vector,  # (N,), M a multiple of N
+        mask_logits: logits,
+        static_table: table,
+        dynamic_table: table,
+        scales: matrix,
+        integers: level_rows,
+        out: stored_matrix,  # (L*F, M)
+        mask: vector,  # (M,)
+    ):
+        for sample in range(positions.shape[0]):
+            if sample < ti.min(up_to(number, aligned), positions.shape[0]):
+                x = masks.load_point(positions, times, sample)
+                mask[sample] = masks.mask_at(x, mask_logits, scales, integers)
+        for level, part in ti.ndrange(fields.levels(scales), parts(positions)):
+            # as many samples a thread as if there were no others
+            count = ti.min(up_to(number, aligned), positions.shape[0])
+            threads = (count + block - 1) // block
+            if part < threads:
+                in_space = fields.static_level(scales, integers, level)
+                in_spacetime = fields.dynamic_level(scales, integers, level)
+                for k in range(block):
+                    sample = part * block + k
+                    if ti.static(gpu):
+                        sample = part + k * threads
+                    if sample < count:
+                        value, _ = at(
+                            sample, positions, times, mask, static_table, dynamic_table, in_space, in_spacetime
+                        )  # fmt: skip
+                        for f in ti.static(range(features)):
+                            out[level * features + f, sample] = ti.cast(value[f], stored)
 
     @ti.kernel
     def forward_along(
@@ -352,6 +393,7 @@ def masked_encoding_kernels(
 
     return launchers(
         forward=forward,
+        forward_first=forward_first,
         forward_along=forward_along,
         backward=backward,
         backward_positions=backward_positions,

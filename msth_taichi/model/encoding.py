@@ -13,7 +13,7 @@ from msth_taichi.model.rays import Rays
 from msth_taichi.model.space import Space
 from msth_taichi.ops.marching import Regular, marched_density
 from msth_taichi.ops.mask_grid import mask_grid
-from msth_taichi.ops.masked_encoding import Copies, masked_encoding, masked_encoding_along
+from msth_taichi.ops.masked_encoding import Copies, masked_encoding, masked_encoding_along, masked_encoding_first
 from msth_taichi.ops.proposal_density import proposal_density
 from msth_taichi.ops.table_sums import TableSums
 
@@ -66,6 +66,21 @@ class MaskedEncoding(nn.Module):
         blend = "static" if static_only else self.blend
         copies = self.copies_in(compute)
         return masked_encoding(positions, times, *self._tables(), blend, compute, copies, self.sums)
+
+    def values(
+        self,
+        number: torch.Tensor,
+        aligned: int,
+        positions: torch.Tensor,
+        times: torch.Tensor,
+        mask: torch.Tensor,
+        compute: torch.dtype,
+        static_only: bool,
+    ) -> torch.Tensor:
+        """Features (L*F, M) and, into `mask`, masks of the first positions; see `ops.masked_encoding_first`."""
+        blend = "static" if static_only else self.blend
+        copies = self.copies_in(compute)
+        return masked_encoding_first(number, aligned, positions, times, mask, *self._tables(), blend, compute, copies)
 
     def along(
         self, rays: Rays, t_edges: torch.Tensor, space: Space, compute: torch.dtype, static_only: bool = False

@@ -161,28 +161,18 @@ class MaskedField(Field):
         density, color = radiance(features, self.per_ray(rays), self.density_mlp, self.color_mlp)
         return FieldSamples(_kept(density, covered), mask, color)
 
-    def geometry(
-        self,
-        positions: torch.Tensor,
-        times: torch.Tensor,
-        out: torch.Tensor,
-        static_only: bool = False,
-    ) -> torch.Tensor:
-        """Write density logits and below them what the colour depends on beside the ray; the mask (M,). Not
-        differentiated.
+    def geometry(self, features: torch.Tensor, positions: torch.Tensor, out: torch.Tensor) -> None:
+        """Write density logits and below them what the colour depends on beside the ray. Not differentiated.
 
         Args:
+            features: (L*F, M) of the encoding.
             positions: (M, 3) grid coordinates.
-            times: (N,) in [0, 1], each that of M / N positions.
-            out: (1+G, M) of the dtype that features and MLPs are to have; may be a part of wider rows.
-            static_only: read the static table alone.
+            out: (1+G, M) of the dtype of features; may be a part of wider rows.
         """
-        features, mask = self.encoding(positions, times, out.dtype, static_only)
         self.density_mlp.values(features, out)
         covered = self.space.covers(positions)
         if covered is not None:
             out[0] = _kept(out[0], covered)
-        return mask
 
     def per_ray(self, rays: Rays) -> torch.Tensor:
         """(B, N) what the colour of all samples of a ray depends on: harmonics of its direction, and its appearance."""

@@ -35,13 +35,18 @@ class Lookups:
     Attributes:
         slots: (S, N) int32, negative of what is not looked up.
         depth: (N,) optical depth of the turns that `want` was told of.
-        total: M, of all turns so far, with up to 7 a turn that belong to no ray.
+        all: counts all samples there are.
+        taken: samples of all turns so far.
+        total: M, the same with up to 7 a turn that belong to no ray.
     """
 
     samples: Packed
     slots: torch.Tensor = field(init=False)
     depth: torch.Tensor = field(init=False)
+    all: "Counted" = field(init=False)
+    taken: int = field(default=0, init=False)
     total: int = field(default=0, init=False)
+    _going: int = field(init=False)  # rays that go on, at most
 
     def __post_init__(self) -> None:
         middles, widths, count = self.samples
@@ -50,6 +55,25 @@ class Lookups:
         check("count", count, (middles.shape[1],), torch.int32)
         self.slots = torch.full(middles.shape, SKIPPED, dtype=torch.int32, device=middles.device)
         self.depth = torch.zeros(middles.shape[1], device=middles.device)
+        self.all = Counted(count)
+        self._going = len(count)
+
+    def room(self, rows: range) -> int:
+        """At most so many samples of the next turn are wanted; known before they are counted.
+
+        A ray goes on only if all its samples of the turn before were wanted.
+        """
+        most = len(rows) * self._going
+        return min(most, self.all.total - self.taken) if self.taken else most
+
+    def take(self, rows: range, wanted: "Counted") -> int:
+        """Go on to the next turn, once the host has heard how many samples of this one are wanted; that number,
+        aligned."""
+        number = aligned(wanted.total)
+        self.taken += wanted.total
+        self.total += number
+        self._going = wanted.total // max(len(rows), 1)
+        return number
 
 
 class Counted:
@@ -77,6 +101,15 @@ class Counted:
         if each.is_cuda:
             self._arrival = torch.cuda.Event()
             self._arrival.record()
+
+    @property
+    def last(self) -> torch.Tensor:
+        """(1,) int32 the sum, where the samples are; of at least one ray."""
+        return self.ends[-1:]
+
+    def room(self, most: int) -> int:
+        """The sum if the host knows it without waiting, else the most that it can be."""
+        return self.total if self._arrival is None else most
 
     @property
     def total(self) -> int:
@@ -155,6 +188,7 @@ def place(
     lookups: Lookups,
     rows: range,
     wanted: Counted,
+    room: int,
     origins: torch.Tensor,
     directions: torch.Tensor,
     kind: Contraction = "inf",
@@ -162,26 +196,33 @@ def place(
 ) -> torch.Tensor:
     """Give a slot to each wanted sample, ray after ray, and say where it lies in the grids.
 
+    The host need not know how many they are: `Lookups.take` waits for that, when all that does not depend on it has
+    been asked for.
+
     Args:
-        lookups: its slots and total grow.
+        lookups: its slots grow.
         rows: as `want` was given them.
         wanted: from `want`.
+        room: at least as many as are wanted.
         origins: (N, 3) scene units.
         directions: (N, 3).
         kind: contraction.
         box: half edge of a bounded scene.
     Returns:
-        (M', 3) grid positions, a multiple of 8, the last ones zero.
+        (M', 3) grid positions, M' the next multiple of 8 of `room`. Beyond the wanted ones they are zero up to a
+        multiple of 8, and from there on not written.
 
     Example:
         >>> wanted = want(lookups, range(8), 6.0)
-        >>> positions = place(lookups, range(8), wanted, rays.origins, rays.directions)
+        >>> room = wanted.room(lookups.room(range(8)))
+        >>> positions = place(lookups, range(8), wanted, room, rays.origins, rays.directions)
+        >>> positions = positions[: lookups.take(range(8), wanted)]
     """
     middles, _, count = lookups.samples
     check("wanted", wanted.each, tuple(count.shape), torch.int32)
     check("origins", origins, (len(count), 3), torch.float32)
     check("directions", directions, (len(count), 3), torch.float32)
-    positions = origins.new_empty(aligned(wanted.total), 3)
+    positions = origins.new_empty(aligned(room), 3)
     if len(positions):
         place_kernels(kind).place(
             rows.start,
@@ -194,10 +235,10 @@ def place(
             directions,
             middles,
             box,
+            ALIGNED,
             lookups.slots,
             positions,
         )
-    lookups.total += len(positions)
     return positions
 
 
@@ -251,10 +292,11 @@ def choose(lookups: Lookups, seen: Seen, shown: Counted) -> Chosen:
         >>> chosen = choose(lookups, seen, Counted(seen.shown))
     """
     count, ends = lookups.samples.count, shown.ends
-    slots, rays = ends.new_zeros(2, aligned(shown.total)).unbind()
+    slots, rays = ends.new_empty(2, aligned(shown.room(lookups.total))).unbind()
     if len(slots):
-        lookup_kernels(torch.float32).choose(count, lookups.slots, seen.weights, ends, shown.each, slots, rays)
-    return Chosen(slots, rays, ends)
+        lookup_kernels(torch.float32).choose(count, lookups.slots, seen.weights, ends, shown.each, ALIGNED, slots, rays)
+    number = aligned(shown.total)
+    return Chosen(slots[:number], rays[:number], ends)
 
 
 def aligned(number: int) -> int:

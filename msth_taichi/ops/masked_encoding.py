@@ -252,6 +252,69 @@ def masked_encoding_along(
     return _MaskedEncoding.apply(None, origins, directions, t_edges, times, *tables, call)  # type: ignore[no-any-return]
 
 
+@torch.no_grad()
+def masked_encoding_first(
+    number: torch.Tensor,
+    aligned: int,
+    positions: torch.Tensor,
+    times: torch.Tensor,
+    mask: torch.Tensor,
+    mask_logits: torch.Tensor,
+    static_table: torch.Tensor,
+    dynamic_table: torch.Tensor,
+    mask_spec: GridSpec,
+    static_spec: GridSpec,
+    dynamic_spec: GridSpec,
+    blend: str = "mst",
+    compute: torch.dtype | None = None,
+    copies: Copies | None = None,
+) -> torch.Tensor:
+    """`masked_encoding` of the first positions alone, as many as a number says that the host does not wait for.
+
+    Not differentiated. What lies beyond is not written.
+
+    Args:
+        number: (1,) int32.
+        aligned: positions beyond the number are looked up too, up to a multiple of it.
+        positions: (M, 3) float32 or float64, in [0, 1].
+        times: (N,) same dtype, in [0, 1]; see `masked_encoding`.
+        mask: (M,) same dtype, written.
+        mask_logits: (Em, 1).
+        static_table: (E3, F).
+        dynamic_table: (E4, F).
+        mask_spec: from `mask_spec`.
+        static_spec: 3 axes.
+        dynamic_spec: 4 axes, with the same levels and features.
+        blend: see `masked_encoding`.
+        compute: see `masked_encoding`.
+        copies: see `masked_encoding`.
+    Returns:
+        features (L*F, M) of dtype `compute`.
+    Raises:
+        TensorError: see `masked_encoding`.
+
+    Example:
+        >>> mask = torch.empty(len(positions))
+        >>> features = masked_encoding_first(number, 8, positions, times, mask, *tables, *specs)
+    """
+    check("positions", positions, (None, 3), FLOATS)
+    check("times", times, (None,), positions.dtype)
+    check("mask", mask, (len(positions),), positions.dtype)
+    check("number", number, (1,), torch.int32)
+    check_divides(times, positions)
+    tables, grids = (mask_logits, static_table, dynamic_table), Grids(mask_spec, static_spec, dynamic_spec)
+    call = _check_call(times, tables, grids, blend, compute, copies, None, False)
+    if copies is None:
+        copies = static_table.to(call.compute), dynamic_table.to(call.compute)
+    out = times.new_empty(static_spec.num_outputs, len(positions), dtype=call.compute)
+    if len(positions):
+        words = [as_words(table) for table in (mask_logits, *copies)]
+        call.kernels(times.device).forward_first(
+            number, aligned, positions, times, *words, *grids.constants(times), out, mask
+        )
+    return out
+
+
 def _check_call(
     times: torch.Tensor,
     tables: tuple[torch.Tensor, torch.Tensor, torch.Tensor],

@@ -34,11 +34,11 @@ class Ray:
         return found
 
 
-def look_up(ray: Ray, look: Look, turn: int, darkness: float, ahead: int = 1) -> None:
-    """All turns of `want`, each asked for so many turns ahead; see `msth_taichi.ops.lookups`."""
+def look_up(ray: Ray, look: Look, turn: int, darkness: float) -> None:
+    """All turns of `want`; see `msth_taichi.ops.lookups`."""
     rows = range(len(ray.widths))
     for first in range(0, len(rows), turn):
-        if 1 - sum(ray.shares(max(first - (ahead - 1) * turn, 0))) <= math.exp(-darkness):
+        if 1 - sum(ray.shares(first)) <= math.exp(-darkness):
             break
         ray.logits |= {row: look(row) for row in rows[first : first + turn]}
 

@@ -225,38 +225,39 @@ class FastRenderer:
         lookups = Lookups(samples)
         turns = turns_of(len(samples.middles))
         times = rays.origins.new_full((1,), float(time))
-        # asked for before the first turn is, so that nobody waits for it
-        most, per_ray = Counted(samples.count), field.per_ray(rays).to(self.model.compute).contiguous()
-        geometry = per_ray.new_empty(0, 0)
-        masks: list[torch.Tensor] = []
+        per_ray = field.per_ray(rays).to(self.model.compute).contiguous()
+        geometry, masks = per_ray.new_empty(0, 0), times.new_empty(0)
         known: Turn | None = None
         for rows in turns:
             base = lookups.total
             wanted = want(lookups, rows, self._darkness, known)
-            positions = place(lookups, rows, wanted, rays.origins, rays.directions, space.contraction, space.box)  # type: ignore[arg-type]
+            most = wanted.room(lookups.room(rows))
+            positions = place(lookups, rows, wanted, most, rays.origins, rays.directions, space.contraction, space.box)  # type: ignore[arg-type]
             if known is None:
                 # with room for what fills up each turn
-                room = aligned(most.total) + ALIGNED * len(turns)
+                room = max(aligned(lookups.all.total) + ALIGNED * len(turns), len(positions))
                 geometry = per_ray.new_empty(len(field.density_mlp.weights[-1]), room)
-            part = geometry[:, base : lookups.total]
-            masks.append(self._geometry(positions, times, part, mode))
-            if lookups.total == base:
+                masks = times.new_empty(room)
+            if not most:
                 break
-            known = Turn(rows, base, part[0])
+            static_only, mask = mode == "static", masks[base : base + len(positions)]
+            features = field.encoding.values(wanted.last, ALIGNED, positions, times, mask, per_ray.dtype, static_only)
+            # the GPU has all of this to do while the host waits to hear how many they are
+            number = lookups.take(rows, wanted)
+            if not number:
+                break
+            found = geometry[:, base : lookups.total]
+            field.geometry(features[:, :number], positions[:number], found)
+            if mode != "full":
+                found[0] = torch.where((mask[:number] < 0.5) == (mode == "dynamic"), found[0], EMPTY_LOGIT)
+            known = Turn(rows, base, found[0])
         self.looked_up += lookups.total
 
-        logits, mask = geometry[0, : lookups.total], torch.cat(masks)
+        logits, mask = geometry[0, : lookups.total], masks[: lookups.total]
         seen = weigh(lookups, logits, mask, end, given.least_weight, self._darkness, keep_last)
         chosen = choose(lookups, seen, Counted(seen.shown))
         colors = field.color_mlp(color_inputs(chosen, per_ray, geometry))
         return seen, *shade(chosen, seen, colors)
-
-    def _geometry(self, positions: torch.Tensor, times: torch.Tensor, out: torch.Tensor, mode: Mode) -> torch.Tensor:
-        """Write density logits and what colours depend on into (1+G, M); masks (M,)."""
-        masks = self.model.field.geometry(positions, times, out, mode == "static")
-        if mode != "full":
-            out[0] = torch.where((masks < 0.5) == (mode == "dynamic"), out[0], EMPTY_LOGIT)
-        return masks
 
 
 def _distances(edges: torch.Tensor | Regular) -> torch.Tensor:

@@ -74,10 +74,11 @@ class StillView:
         """The frame at a time, as `FastRenderer.image` gives it."""
         width, height = self._size
         pixels, rays = self._rays_again(self._occupancy.span(time))
+        # first, so that the GPU is not kept waiting for it
+        again = self._at(pixels, time, rays) if len(pixels) else {}
         found = {name: values.clone() for name, values in self._still.items()}
-        if len(pixels):
-            for name, values in self._at(pixels, time, rays).items():
-                found[name][pixels] = values
+        for name, values in again.items():
+            found[name][pixels] = values
         return {name: values.unflatten(0, (height, width)) for name, values in found.items()}
 
     def _rays_again(self, span: int) -> tuple[torch.Tensor, Rays | None]:

@@ -39,20 +39,21 @@ def look_up(
     directions: torch.Tensor,
     darkness: float,
     dtype: torch.dtype,
-    ahead: int = 1,
 ) -> tuple[op.Lookups, torch.Tensor]:
-    """All turns, of three samples each, asked for so many turns ahead, and the logits of what they looked up."""
+    """All turns, of three samples each, and the logits of what they looked up."""
     found = op.Lookups(samples)
-    turns = [range(first, first + 3) for first in range(0, SAMPLES, 3)]
-    asked = [op.want(found, rows, darkness) for rows in turns[:ahead]]
-    logits = []
-    for number, rows in enumerate(turns):
-        base, wanted = found.total, asked[number]
-        grid = op.place(found, rows, wanted, origins, directions, "none", 4.0)
+    known, logits = None, []
+    for first in range(0, SAMPLES, 3):
+        rows = range(first, first + 3)
+        base, wanted = found.total, op.want(found, rows, darkness, known)
+        room = found.room(rows)
+        assert wanted.total <= room <= samples.count.sum() or first == 0
+        grid = op.place(found, rows, wanted, room, origins, directions, "none", 4.0)
+        assert len(grid) == op.aligned(room)
+        grid = grid[: found.take(rows, wanted)]
         assert found.total - base == len(grid) == op.aligned(int(wanted.each.sum()))
         logits.append(density(grid * 8 - 4, dtype))
-        if number + ahead < len(turns):
-            asked.append(op.want(found, turns[number + ahead], darkness, op.Turn(rows, base, logits[-1])))
+        known = op.Turn(rows, base, logits[-1])
     return found, torch.cat(logits)
 
 
@@ -64,11 +65,11 @@ def twin_rays(samples: Packed) -> list[twin.Ray]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize(("darkness", "ahead"), [(math.inf, 1), (3.0, 1), (3.0, 2)])
-def test_what_is_looked_up_and_what_it_weighs(device, darkness, ahead, dtype):
+@pytest.mark.parametrize("darkness", [math.inf, 3.0])
+def test_what_is_looked_up_and_what_it_weighs(device, darkness, dtype):
     """As in the twin: the same samples, with the same weights."""
     samples, origins, directions = rays_with_gaps(device)
-    found, logits = look_up(samples, origins, directions, darkness, dtype, ahead)
+    found, logits = look_up(samples, origins, directions, darkness, dtype)
     masks = torch.linspace(0, 1, len(logits), device=device)
     end = torch.full((RAYS,), 9.0, device=device)
     seen = op.weigh(found, logits, masks, end, 0.02, darkness, True)
@@ -81,7 +82,7 @@ def test_what_is_looked_up_and_what_it_weighs(device, darkness, ahead, dtype):
     start = 0
     for i, ray in enumerate(twin_rays(samples)):
         places = origins[i] + directions[i] * samples.middles[:, i, None]
-        twin.look_up(ray, lambda row, places=places: density(places[row], dtype).item(), 3, darkness, ahead)
+        twin.look_up(ray, lambda row, places=places: density(places[row], dtype).item(), 3, darkness)
         slots = found.slots[:, i]
         assert (slots >= 0).nonzero().squeeze(1).tolist() == sorted(ray.logits)
         of_ray = {row: masks[slots[row]].item() for row in ray.logits}
@@ -128,9 +129,12 @@ def test_positions_that_belong_to_no_ray_are_zero(device):
     try:
         found = op.Lookups(samples)
         wanted = op.want(found, range(2), 6.0)
-        grid = op.place(found, range(2), wanted, origins, directions, "none", 4.0)
+        grid = op.place(found, range(2), wanted, 2 * wanted.total, origins, directions, "none", 4.0)
+        beyond = grid[op.aligned(wanted.total) :]
+        grid = grid[: found.take(range(2), wanted)]
     finally:
         torch.use_deterministic_algorithms(False)
+    assert beyond.isnan().all()
     assert 0 < wanted.total < len(grid) and grid.isfinite().all()
     assert (grid[wanted.total :] == 0).all()
 
@@ -140,7 +144,8 @@ def test_no_rays(device):
     found = op.Lookups(Packed(empty, empty, torch.zeros(0, dtype=torch.int32, device=device)))
     logits = torch.empty(0, device=device)
     wanted = op.want(found, range(4), 1.0)
-    assert op.place(found, range(4), wanted, empty[:3].T.contiguous(), empty[:3].T.contiguous()).shape == (0, 3)
+    assert found.room(range(4)) == 0
+    assert op.place(found, range(4), wanted, 0, empty[:3].T.contiguous(), empty[:3].T.contiguous()).shape == (0, 3)
     seen = op.weigh(found, logits, logits, logits, 0.1, 1.0, True)
     color, _ = op.shade(op.choose(found, seen, op.Counted(seen.shown)), seen, empty[:3])
     assert color.shape == (3, 0)
@@ -152,4 +157,4 @@ def test_what_does_not_fit_is_named(device):
     with pytest.raises(TensorError, match="logits"):
         op.weigh(found, *torch.zeros(3, 3, device=device), 0.1, 6.0, False)
     with pytest.raises(TensorError, match="wanted"):
-        op.place(found, range(3), op.Counted(torch.zeros(3, dtype=torch.int32, device=device)), origins, directions)
+        op.place(found, range(3), op.Counted(torch.zeros(3, dtype=torch.int32, device=device)), 8, origins, directions)

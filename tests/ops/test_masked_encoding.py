@@ -12,7 +12,7 @@ from msth_taichi.kernels.cells import BLOCK, BLOCK_APART, as_words, joined_const
 from msth_taichi.kernels.masked_encoding import masked_encoding_kernels
 from msth_taichi.ops.hash_grid import hash_grid
 from msth_taichi.ops.mask_grid import mask_grid
-from msth_taichi.ops.masked_encoding import BLENDS, masked_encoding, masked_encoding_along
+from msth_taichi.ops.masked_encoding import BLENDS, masked_encoding, masked_encoding_along, masked_encoding_first
 from msth_taichi.ops.sample_positions import sample_positions
 from msth_taichi.ops.table_sums import TableSums
 from msth_taichi.reference import masked_encoding as twin
@@ -325,6 +325,23 @@ def random_rays(rays: int, samples: int, device: torch.device):
     directions = torch.nn.functional.normalize(torch.randn(rays, 3, generator=generator))
     edges = torch.rand(rays, samples + 1, generator=generator).sort(dim=1).values * 4
     return [x.to(device) for x in (origins, directions, edges)]
+
+
+@BOTH
+@pytest.mark.parametrize("blend", BLENDS)
+@pytest.mark.parametrize("number", [0, 1, 9, 23, 30])
+def test_the_first_positions_alone(device, blend, number, specs):
+    """As many as a number on the device says, and up to a multiple of 4; what lies beyond is left as it was."""
+    inputs = random_inputs(6, 5, device, specs=specs)
+    inputs[1] = inputs[1][:1]
+    expected, mask = masked_encoding(*inputs, *specs, blend)
+    expected, mask, found_mask = expected.detach(), mask.detach(), torch.full_like(mask, 7.0)
+    count = torch.tensor([number], dtype=torch.int32, device=device)
+    found = masked_encoding_first(count, 4, *inputs[:2], found_mask, *inputs[2:], *specs, blend)
+    number = min(-(-number // 4) * 4, 30)
+    assert torch.equal(found[:, :number], expected[:, :number])
+    assert torch.equal(found_mask[:number], mask[:number])
+    assert (found_mask[number:] == 7).all()
 
 
 @BOTH

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from msth_taichi.model.renderer import MODES, RadianceField, render_image
+from msth_taichi.ops.lookups import Counted
 from msth_taichi.rendering import fast
 from msth_taichi.rendering.fast import FastRenderer, Shortcuts, with_sure_masks
 from msth_taichi.rendering.occupancy import Occupancy, side_lengths
@@ -71,6 +72,19 @@ def test_shortcuts_change_next_to_nothing(rough_model, tiny_scene, mode):
         covered.append(expected["accumulation"])
     assert torch.stack(covered).std() > 0.1
     assert short.looked_up < 0.7 * whole.looked_up
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_room_for_more_than_is_wanted_changes_nothing(rough_model, tiny_scene, monkeypatch, mode):
+    """A GPU is asked to look up what rays want before the host knows how many samples that is."""
+    model = rough_model("rays.samples=32", "proposals.0.samples=48")
+    renderer = FastRenderer(model)
+    monkeypatch.setattr(Counted, "room", lambda self, _: self.total)
+    expected = renderer.image(tiny_scene.cameras, 1, 0.4, mode=mode)
+    monkeypatch.setattr(Counted, "room", lambda self, most: most)
+    found = renderer.image(tiny_scene.cameras, 1, 0.4, mode=mode)
+    for name, values in expected.items():
+        assert_close(found[name], values, 2e-3 if model.compute == torch.float16 else 1e-6)
 
 
 def test_longer_turns_change_nothing_but_what_lies_in_the_dark(rough_model, tiny_scene, monkeypatch):
