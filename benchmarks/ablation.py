@@ -345,18 +345,17 @@ def page(rows: dict[str, Any]) -> str:
         used = {key: title for key, title in METRICS.items() if any(row.get(key) is not None for row in mine)}
         first = mine[0]
         sizes = sorted({row["device"] for row in mine})
-        commits = sorted({row["commit"] for row in mine})
         lines += [
             "",
             f"## {data}",
             "",
             f"Preset {first['preset']}{' with ' if first['given'] else ''}{' '.join(first['given'])}; "
-            f"{', '.join(sizes)}, {max(row['date'] for row in mine)}, commit {', '.join(commits)}; "
+            f"{', '.join(sizes)}, {max(row['date'] for row in mine)}; "
             f"{first['protocol']['images']} held-out images, background {first['protocol']['background']}, near "
             f"{first['protocol']['near']:g}.",
             "",
-            "| group | variant | seeds | " + " | ".join(used.values()) + " |",
-            "|" + "---|" * (3 + len(used)),
+            "| group | variant | seeds | " + " | ".join(used.values()) + " | commit |",
+            "|" + "---|" * (4 + len(used)),
         ]
         order = [(group, variant) for group, variants in VARIANTS.items() for variant in variants]
         for group, variant in order:
@@ -368,7 +367,8 @@ def page(rows: dict[str, Any]) -> str:
                 values = [row[key] for row in same if row.get(key) is not None]
                 digits = 4 if key in ("ssim", "depth_error") else 2
                 cells.append(f"{sum(values) / len(values):.{digits}f}" if values else "")
-            lines.append(f"| {group} | {variant} | {len(same)} | " + " | ".join(cells) + " |")
+            commits = ", ".join(sorted({row["commit"] for row in same}))
+            lines.append(f"| {group} | {variant} | {len(same)} | " + " | ".join([*cells, commits]) + " |")
     return "\n".join(lines) + "\n"
 
 
