@@ -37,7 +37,7 @@ def correlation_information_kernels(dtype: torch.dtype) -> SimpleNamespace:
         weight = ti.cast(weights[ray, i], ti.f64)
         if kept.shape[0] > 0:
             weight *= kept[ray]
-        return weight + _TINY
+        return weight + ti.f64(_TINY)
 
     @ti.kernel
     def moments(
@@ -75,17 +75,17 @@ def correlation_information_kernels(dtype: torch.dtype) -> SimpleNamespace:
             whole = moments[0]
             m_mean = moments[1] / whole
             u_mean = moments[2] / whole
-            m_variance = ti.max(moments[3] / whole - m_mean * m_mean, 0.0) + LEAST_VARIANCE
-            u_variance = ti.max(moments[4] / whole - u_mean * u_mean, 0.0) + LEAST_VARIANCE
+            m_variance = ti.max(moments[3] / whole - m_mean * m_mean, 0.0) + ti.f64(LEAST_VARIANCE)
+            u_variance = ti.max(moments[4] / whole - u_mean * u_mean, 0.0) + ti.f64(LEAST_VARIANCE)
             scale = 1 / ti.sqrt(m_variance * u_variance)
             correlation = (moments[5] / whole - m_mean * u_mean) * scale
-            r = MOST_CORRELATION * correlation
+            r = ti.f64(MOST_CORRELATION) * correlation
             if sample == 0:
                 value[0] = ti.cast(0.5 * ti.log((1 - r) / (1 + r)), real)
             if mask_gradient.shape[0] > 0:
                 k = row * interval * weights.shape[1] + i
                 slope = (level[sample] - u_mean) * scale - correlation * (mask[k] - m_mean) / m_variance
                 share = weight_of(weights, kept, row * interval, i) / whole
-                mask_gradient[k] = ti.cast(-MOST_CORRELATION / (1 - r * r) * share * slope, real)
+                mask_gradient[k] = ti.cast(-ti.f64(MOST_CORRELATION) / (1 - r * r) * share * slope, real)
 
     return launchers(moments=moments, information=information)

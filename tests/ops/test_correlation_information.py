@@ -42,6 +42,12 @@ def test_matches_reference(device, masked, interval, rays, samples, behind):
     assert not gradient[rays * samples :].any()
 
 
+def test_float64_matches_reference(device):
+    inputs = [x.detach() for x in random_inputs(13, 21, device, torch.float64)]
+    fast, slow = (of_mask(f, inputs) for f in (correlation_information, twin.correlation_information))
+    assert_matches(fast, slow, [inputs[0].requires_grad_()], 1e-12, 1e-12)
+
+
 @pytest.mark.gradcheck
 def test_finite_differences():
     inputs = random_inputs(5, 4, torch.device("cpu"), torch.float64, 2)
