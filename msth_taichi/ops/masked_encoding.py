@@ -192,7 +192,7 @@ def masked_encoding(
     check("times", times, (None,), positions.dtype)
     check_divides(times, positions)
     tables, grids = (mask_logits, static_table, dynamic_table), Grids(mask_spec, static_spec, dynamic_spec)
-    call = _check_call(times, tables, grids, blend, compute, copies, sums, static_from, positions.requires_grad)
+    call = _check_call(times, tables, grids, blend, compute, copies, sums, positions.requires_grad, static_from)
     return _MaskedEncoding.apply(positions, None, None, None, times, *tables, call)  # type: ignore[no-any-return]
 
 
@@ -254,7 +254,7 @@ def masked_encoding_along(
     if torch.is_grad_enabled() and (origins.requires_grad or directions.requires_grad):
         raise TensorError("origins, directions: want gradients; call sample_positions and masked_encoding instead")
     tables, grids = (mask_logits, static_table, dynamic_table), Grids(mask_spec, static_spec, dynamic_spec)
-    call = _check_call(times, tables, grids, blend, compute, copies, sums, static_from, False)
+    call = _check_call(times, tables, grids, blend, compute, copies, sums, False, static_from)
     call = call._replace(kind=kind, box=box)
     return _MaskedEncoding.apply(None, origins, directions, t_edges, times, *tables, call)  # type: ignore[no-any-return]
 
@@ -267,8 +267,8 @@ def _check_call(
     compute: torch.dtype | None,
     copies: Copies | None,
     sums: TableSums | None,
-    static_from: int | None,
     training: bool,
+    static_from: int | None = None,
 ) -> _Call:
     """Checks that both operators share, and what they hand to autograd."""
     dtype = times.dtype
