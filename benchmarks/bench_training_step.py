@@ -224,7 +224,7 @@ def targets(trainer: Trainer) -> list[Target]:
     return [
         (trainer.batches, "at", BATCHES),
         (trainer.model, "sample", "proposals"),
-        (trainer.model.field, "encode", "field: encoding"),
+        (trainer.model.field.encoding, "along", "field: encoding"),
         (msth_taichi.model.field, "radiance", "field: MLPs"),
         (msth_taichi.training.trainer, "losses", "losses"),
         (torch.Tensor, "backward", "backward"),

@@ -38,3 +38,9 @@ MAX_GRADIENT_LOGIT = 15.0
 # of all samples to -200 in some forty steps, where the sigmoid has no gradient left to ever lead back
 COLOR_LIMIT = 6.0
 COLOR_PULL = 1e-4
+
+# added to both variances of a correlation: with a mask that is the same everywhere it is 0, not 0 / 0
+LEAST_VARIANCE = 1e-6
+
+# keeps the logarithm of a perfect correlation finite
+MOST_CORRELATION = 0.999

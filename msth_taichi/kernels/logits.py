@@ -13,6 +13,7 @@ from msth_taichi.thresholds import MAX_GRADIENT_LOGIT, MAX_LOGIT, OPAQUE
 def logit_functions(real) -> SimpleNamespace:
     """Device functions for the logits of a bin."""
     volume = volume_functions(real, False)
+    vec3 = ti.types.vector(3, real)
 
     @ti.func
     def density(logit):
@@ -27,6 +28,14 @@ def logit_functions(real) -> SimpleNamespace:
         return 1 / (1 + ti.exp(-logit))
 
     @ti.func
+    def color(color_logits: ti.template(), k):
+        """Of column k of (3, M) logits."""
+        values = vec3(0)
+        for c in ti.static(range(3)):
+            values[c] = sigmoid(ti.cast(color_logits[c, k], real))
+        return values
+
+    @ti.func
     def optical_depth(logit, width):
         return ti.min(density(logit) * width, real(OPAQUE))
 
@@ -35,5 +44,6 @@ def logit_functions(real) -> SimpleNamespace:
         density=density,
         density_slope=density_slope,
         sigmoid=sigmoid,
+        color=color,
         absorbed=volume.absorbed,
     )

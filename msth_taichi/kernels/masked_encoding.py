@@ -154,6 +154,12 @@ def masked_encoding_kernels(
         return fields.dynamic_share(mask[sample])
 
     @ti.func
+    def read_mask(sample, x, mask_logits: ti.template(), scales: ti.template(), integers: ti.template(), static_from):
+        # no branch, so that Taichi's adjoint holds
+        m = masks.mask_at(x, mask_logits, scales, integers)
+        return ti.select(sample < static_from, m, ti.cast(1, real))
+
+    @ti.func
     def parts(positions: ti.template()):
         """Threads that share the samples of a level."""
         return (positions.shape[0] + block - 1) // block
@@ -211,10 +217,11 @@ def masked_encoding_kernels(
         out: stored_matrix,  # (L*F, M)
         mask: vector,  # (M,)
         slope: stored_matrix,  # (L*F, M) d out / d mask, or empty where no gradient will be asked for
+        static_from: ti.i32,  # first sample whose mask counts as 1
     ):
         for sample in range(positions.shape[0]):
             x = masks.load_point(positions, times, sample)
-            mask[sample] = masks.mask_at(x, mask_logits, scales, integers)
+            mask[sample] = read_mask(sample, x, mask_logits, scales, integers, static_from)
         for level, part in ti.ndrange(fields.levels(scales), parts(positions)):
             encode(
                 level, part, positions, times, static_table, dynamic_table, scales, integers, out, mask, slope
@@ -272,13 +279,15 @@ def masked_encoding_kernels(
         out: stored_matrix,
         mask: vector,
         slope: stored_matrix,
+        static_from: ti.i32,
     ):
         for ray, i in ti.ndrange(origins.shape[0], t_edges.shape[1] - 1):
             sample = ray * (t_edges.shape[1] - 1) + i
             x = scene.contracted(rays.centre(origins, directions, t_edges, ray, i), box)
             for d in ti.static(range(3)):
                 positions[sample, d] = x[d]
-            mask[sample] = masks.mask_at(masks.point(x, times, ray), mask_logits, scales, integers)
+            at = masks.point(x, times, ray)
+            mask[sample] = read_mask(sample, at, mask_logits, scales, integers, static_from)
         for level, part in ti.ndrange(fields.levels(scales), parts(positions)):
             encode(
                 level, part, positions, times, static_table, dynamic_table, scales, integers, out, mask, slope

@@ -34,13 +34,6 @@ def render_loss_kernels(dtype: torch.dtype, last_sample: bool, measured: bool = 
     vec3 = ti.types.vector(3, real)
 
     @ti.func
-    def color_at(color_logits: ti.template(), k):
-        color = vec3(0)
-        for c in ti.static(range(3)):
-            color[c] = volume.sigmoid(ti.cast(color_logits[c, k], real))
-        return color
-
-    @ti.func
     def squared_miss(s_edges: ti.template(), ray, i, surface):
         """Mean of (s - surface)^2 over a bin."""
         width = s_edges[ray, i + 1] - s_edges[ray, i]
@@ -97,7 +90,7 @@ def render_loss_kernels(dtype: torch.dtype, last_sample: bool, measured: bool = 
                 w = transmitted * volume.absorbed(tau)
                 tau_sum += tau
                 transmitted = ti.exp(-tau_sum)
-                last = color_at(color_logits, k)
+                last = volume.color(color_logits, k)
                 color += w * last
                 weights[ray, i] = w
                 width = s_edges[ray, i + 1] - s_edges[ray, i]
@@ -151,7 +144,7 @@ def render_loss_kernels(dtype: torch.dtype, last_sample: bool, measured: bool = 
                     i = samples - 1 - j
                     k = ray * samples + i
                     w = weights[ray, i]
-                    sample_color = color_at(color_logits, k)
+                    sample_color = volume.color(color_logits, k)
                     width = s_edges[ray, i + 1] - s_edges[ray, i]
                     distance_sum += 0.5 * width * weight_sum
                     slope = slope_of_color.dot(sample_color - back)

@@ -53,7 +53,12 @@ class MaskedEncoding(nn.Module):
         return self.static_spec.num_outputs
 
     def forward(
-        self, positions: torch.Tensor, times: torch.Tensor, compute: torch.dtype, static_only: bool = False
+        self,
+        positions: torch.Tensor,
+        times: torch.Tensor,
+        compute: torch.dtype,
+        static_only: bool = False,
+        static_from: int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Features (L*F, M) of dtype `compute` and mask (M,); see `msth_taichi.ops.masked_encoding`.
 
@@ -62,10 +67,11 @@ class MaskedEncoding(nn.Module):
             times: (N,) in [0, 1].
             compute: float32, or float16.
             static_only: read the static table alone.
+            static_from: first sample at which the mask counts as 1.
         """
         blend = "static" if static_only else self.blend
         copies = self.copies_in(compute)
-        return masked_encoding(positions, times, *self._tables(), blend, compute, copies, self.sums)
+        return masked_encoding(positions, times, *self._tables(), blend, compute, copies, self.sums, static_from)
 
     def values(
         self,
@@ -83,12 +89,18 @@ class MaskedEncoding(nn.Module):
         return masked_encoding_first(number, aligned, positions, times, mask, *self._tables(), blend, compute, copies)
 
     def along(
-        self, rays: Rays, t_edges: torch.Tensor, space: Space, compute: torch.dtype, static_only: bool = False
+        self,
+        rays: Rays,
+        t_edges: torch.Tensor,
+        space: Space,
+        compute: torch.dtype,
+        static_only: bool = False,
+        static_from: int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Features (L*F, M), mask (M,) and grid positions (M, 3) in the middles of bins with edges (N, S+1)."""
         if torch.is_grad_enabled() and (rays.origins.requires_grad or rays.directions.requires_grad):
             positions = space.on_rays(rays, t_edges)
-            return *self(positions, rays.times, compute, static_only), positions.detach()
+            return *self(positions, rays.times, compute, static_only, static_from), positions.detach()
         return masked_encoding_along(
             rays.origins,
             rays.directions,
@@ -101,6 +113,7 @@ class MaskedEncoding(nn.Module):
             compute,
             self.copies_in(compute),
             self.sums,
+            static_from,
         )
 
     def density_logits(

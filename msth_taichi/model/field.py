@@ -29,11 +29,13 @@ class FieldSamples:
     Args:
         density_logits: (M,) of the field's compute dtype.
         mask: (M,) float32, 1 is static.
+        positions: (M, 3) where they lie in the grids, detached.
         color_logits: (3, M); None of a proposal.
     """
 
     density_logits: torch.Tensor
     mask: torch.Tensor
+    positions: torch.Tensor
     color_logits: torch.Tensor | None = None
 
     @property
@@ -74,13 +76,6 @@ class Field(nn.Module):
         self.encoding.sum_in_fixed_point()
         self.flat = FlatWeights(self.mlps(), compute)
 
-    def encode(
-        self, rays: Rays, t_edges: torch.Tensor, compute: torch.dtype, static_only: bool
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Features (L*F, M) and mask (M,) in the middles of bins, and which lie in the box (M,); None for all."""
-        features, mask, positions = self.encoding.along(rays, t_edges, self.space, compute, static_only)
-        return features, mask, self.space.covers(positions)
-
 
 class ProposalField(Field):
     """Density only: masked and time-dependent like the main field, but small.
@@ -97,8 +92,8 @@ class ProposalField(Field):
         self, rays: Rays, t_edges: torch.Tensor, compute: torch.dtype, static_only: bool = False
     ) -> FieldSamples:
         """Density and mask in the middles of bins with edges (N, P+1), ray after ray."""
-        features, mask, covered = self.encode(rays, t_edges, compute, static_only)
-        return FieldSamples(_kept(self.density_mlp(features)[0], covered), mask)
+        features, mask, positions = self.encoding.along(rays, t_edges, self.space, compute, static_only)
+        return self._density(features, mask, positions)
 
     def density_logits(
         self, rays: Rays, t_edges: torch.Tensor, compute: torch.dtype, static_only: bool = False
@@ -125,7 +120,10 @@ class ProposalField(Field):
     ) -> FieldSamples:
         """Density and mask at grid positions (M, 3) and times (N,), each that of M / N positions."""
         features, mask = self.encoding(positions, times, compute, static_only)
-        return FieldSamples(_kept(self.density_mlp(features)[0], self.space.covers(positions)), mask)
+        return self._density(features, mask, positions)
+
+    def _density(self, features: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor) -> FieldSamples:
+        return FieldSamples(_kept(self.density_mlp(features)[0], self.space.covers(positions)), mask, positions)
 
 
 class MaskedField(Field):
@@ -147,7 +145,12 @@ class MaskedField(Field):
         self.appearances = appearances
 
     def forward(
-        self, rays: Rays, t_edges: torch.Tensor, compute: torch.dtype, static_only: bool = False
+        self,
+        rays: Rays,
+        t_edges: torch.Tensor,
+        compute: torch.dtype,
+        static_only: bool = False,
+        static_from: int | None = None,
     ) -> FieldSamples:
         """Density, mask and colour in the middles of bins, ray after ray.
 
@@ -156,10 +159,12 @@ class MaskedField(Field):
             t_edges: (N, S+1) distances, scene units.
             compute: dtype of features and MLPs.
             static_only: read the static table alone.
+            static_from: first sample at which the mask counts as 1.
         """
-        features, mask, covered = self.encode(rays, t_edges, compute, static_only)
+        encoded = self.encoding.along(rays, t_edges, self.space, compute, static_only, static_from)
+        features, mask, positions = encoded
         density, color = radiance(features, self.per_ray(rays), self.density_mlp, self.color_mlp)
-        return FieldSamples(_kept(density, covered), mask, color)
+        return FieldSamples(_kept(density, self.space.covers(positions)), mask, positions, color)
 
     def geometry(self, features: torch.Tensor, positions: torch.Tensor, out: torch.Tensor) -> None:
         """Write density logits and below them what the colour depends on beside the ray. Not differentiated.

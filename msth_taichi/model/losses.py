@@ -12,12 +12,9 @@ import torch
 
 from msth_taichi.config import LossConfig
 from msth_taichi.model.field import Field, FieldSamples
-from msth_taichi.model.mlp import truncated_exp
 from msth_taichi.model.rays import Rays
 from msth_taichi.model.renderer import RadianceField, Samples
 from msth_taichi.model.smoothness import chosen_positions, time_smoothness, total_variation
-from msth_taichi.model.uncertainty import UncertaintyObjective
-from msth_taichi.ops.composite import composite
 from msth_taichi.ops.interlevel import interlevel_loss
 from msth_taichi.ops.render_loss import render_loss
 
@@ -67,8 +64,10 @@ def losses(
         depth: (N,) from `RadianceField.positions`, of measured surfaces; None where there are none.
     """
     samples = model.sample(rays, jitter=jitter, anneal=anneal, train_proposals=train_proposals)
-    found = model.field(rays, samples.t_edges, model.compute)
+    guided = _is_guided(model)
+    found = _found_twice(model, rays, samples.t_edges) if guided else model.field(rays, samples.t_edges, model.compute)
     colors = model.colors if rays.camera is not None else None
+    tint = None if colors is None else colors(rays.camera)
     assert found.color_logits is not None
     out = render_loss(
         found.density_logits,
@@ -80,11 +79,12 @@ def losses(
         config.distortion,
         config.sparse,
         kept,
-        colors(rays.camera) if colors is not None else None,
+        tint,
         config.opacity,
         depth,
         config.depth,
         config.full_distance,
+        len(found.mask) - _count(samples.t_edges),
     )
     weights = {
         "rgb": 1.0,
@@ -112,49 +112,57 @@ def losses(
     prior = model.config.cameras.color_prior
     if colors is not None and prior:
         more["colors"] = prior * colors.prior()
-    if model.uncertainty is not None:
-        more |= _uncertainty(model, model.uncertainty, rays, samples, found, out.weights, target, background, kept)
+    if guided:
+        more |= _guidance(model, found, out.weights, samples.t_edges, target, background, kept, tint)
     more |= _smoothness(model, rays, samples, config, jitter)
     for name, term in more.items():
         total, terms[name] = total + term, term
     return Losses(total, {name: term.detach() for name, term in terms.items()}, out.errors)
 
 
-def _uncertainty(
+def _is_guided(model: RadianceField) -> bool:
+    """Whether an uncertainty has a say in the mask."""
+    weights = model.config.mask
+    return model.uncertainty is not None and bool(weights.uncertainty_weight or weights.information_weight)
+
+
+def _count(t_edges: torch.Tensor) -> int:
+    """Samples between edges (N, S+1): N*S."""
+    return t_edges.numel() - len(t_edges)
+
+
+def _found_twice(model: RadianceField, rays: Rays, t_edges: torch.Tensor) -> FieldSamples:
+    """What the field says of rays and, behind them, of some once more from the static table alone.
+
+    Of a few rays in each step: with many of them every few steps, and the weight of all, few cameras learnt late.
+    """
+    interval, static_from = model.config.mask.interval, _count(t_edges)
+    t_edges = torch.cat([t_edges, t_edges[::interval]])
+    return model.field(rays.followed_by_some(interval), t_edges, model.compute, static_from=static_from)
+
+
+def _guidance(
     model: RadianceField,
-    objective: UncertaintyObjective,
-    rays: Rays,
-    samples: Samples,
     found: FieldSamples,
     weights: torch.Tensor,
+    t_edges: torch.Tensor,
     target: torch.Tensor,
     background: torch.Tensor | None,
     kept: torch.Tensor | None,
+    tint: torch.Tensor | None,
 ) -> dict[str, torch.Tensor]:
-    """Weighted terms that guide the mask; some of the rays are rendered from the static table alone for them."""
+    """Weighted terms that guide the mask, from what `_found_twice` found."""
     config = model.config.mask
-    # a few rays in each step: with many of them every few steps, and the weight of all, few cameras learnt late
-    some = slice(None, None, config.interval)
-    rays, t_edges = rays.detach()[some], samples.t_edges[some].contiguous()
-    static = model.field(rays, t_edges, model.compute, static_only=True)
-    density = truncated_exp(static.density_logits.float()).view(len(rays), -1)
-    behind = "last_sample" if background is None else background[some].contiguous()
-    color = composite(density, static.color.view(3, len(rays), -1), t_edges, behind).color
-    if model.colors is not None and rays.camera is not None:
-        tint = model.colors(rays.camera).detach()
-        color = tint[:, :3] * color + tint[:, 3:]
-    terms = objective(
-        model.space.on_rays(rays, t_edges),
-        found.mask.view(weights.shape)[some].flatten(),
-        weights[some],
-        color,
-        target[some],
-        None if kept is None else kept[some],
+    assert model.uncertainty is not None
+    likelihood, information = model.uncertainty(
+        found, weights, t_edges, target, background, kept, tint, config.interval
     )
-    return {
-        "uncertainty": config.uncertainty_weight * terms["uncertainty"],
-        "information": config.information_weight * terms["mutual_information"],
-    }
+    terms: dict[str, torch.Tensor] = {}
+    if config.uncertainty_weight:
+        terms["uncertainty"] = config.uncertainty_weight * likelihood
+    if config.information_weight:
+        terms["information"] = -config.information_weight * information
+    return terms
 
 
 def _smoothness(

@@ -57,6 +57,26 @@ class Rays:
         """Parts of `count` rays."""
         return [self[first : first + count] for first in range(0, len(self), count)]
 
+    def followed_by_some(self, interval: int) -> "Rays":
+        """These rays, and behind them every `interval`-th once more, which takes no gradient."""
+
+        def followed(whole: torch.Tensor, again: torch.Tensor) -> torch.Tensor:
+            return torch.cat([whole, again[::interval]])
+
+        still = self.detach()
+        return Rays(
+            origins=followed(self.origins, still.origins),
+            directions=followed(self.directions, still.directions),
+            times=followed(self.times, self.times),
+            near=followed(self.near, self.near),
+            far=followed(self.far, self.far),
+            harmonics=None
+            if self.harmonics is None or still.harmonics is None
+            else torch.cat([self.harmonics, still.harmonics[:, ::interval]], dim=1),
+            ndc=None if self.ndc is None else followed(self.ndc, self.ndc),
+            camera=None if self.camera is None else followed(self.camera, self.camera),
+        )
+
     def detach(self) -> "Rays":
         """The same rays without gradients."""
         if not self.origins.requires_grad and not self.directions.requires_grad:

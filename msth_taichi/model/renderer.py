@@ -114,7 +114,8 @@ class RadianceField(nn.Module):
         appearances = Appearances(cameras, learnt.appearance) if learnt.appearance else None
         self.field = MaskedField(config.field, self.space, appearances)
         self.proposals = nn.ModuleList(ProposalField(p, self.space) for p in config.proposals)
-        guided = config.mask.objective == "uncertainty"
+        # the sum of both tables has no mask to guide
+        guided = config.mask.objective == "uncertainty" and config.field.blend != "add"
         self.uncertainty = UncertaintyObjective(config.mask.information) if guided else None
         self.compute = torch.float32
         """dtype of features and MLPs; tables and sums stay float32."""

@@ -10,20 +10,24 @@ where a place has the verdict v = "static" with probability m(x).
 The mask is guided by an uncertainty in the paper (Wang et al. 2023, Masked Space-Time Hash Encoding); its released code
 has none of it. The formulas, the estimators and all numbers here are our reading: see docs/uncertainty.md.
 
-Letters: N rays, S samples per ray, M = N*S samples, K samples that are compared, B bins.
+Letters: N rays, S samples per ray, M = N*S samples, N' = ceil(N / k): every k-th ray, K samples that are compared,
+B bins.
 """
 
-import math
 from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn.functional import softplus
 
-from msth_taichi.errors import ConfigError, TensorError
+from msth_taichi.errors import ConfigError
 from msth_taichi.grids import GridSpec
+from msth_taichi.model.field import FieldSamples
 from msth_taichi.model.mlp import MLP
+from msth_taichi.ops.correlation_information import correlation_information
 from msth_taichi.ops.hash_grid import hash_grid
+from msth_taichi.ops.static_likelihood import static_likelihood
+from msth_taichi.thresholds import LEAST_VARIANCE
 
 Information = Literal["neural", "histogram", "correlation"]
 INFORMATION: tuple[Information, ...] = ("neural", "histogram", "correlation")
@@ -32,7 +36,7 @@ U_MIN = 0.03
 """Standard deviation of a colour that nothing explains better: noise, compression, the error of a good fit."""
 
 COMPARED = 2**14
-"""K: samples whose mask and uncertainty are compared in a step, at most."""
+"""K: samples whose mask and uncertainty the histogram and the neural form compare in a step, at most."""
 
 _SPEC = GridSpec((16,) * 3, (256,) * 3, 8, 2, 15)
 _HIDDEN = 16
@@ -43,9 +47,6 @@ _CRITIC_LIMIT = 5.0  # a log density ratio beyond it would rest on a handful of 
 
 _BINS = 16
 _LEAST_SHARE = 1e-12  # log of an empty cell; its gradient is none
-
-_LEAST_VARIANCE = 1e-6  # of a mask that is the same everywhere: a correlation with it is 0, not 0 / 0
-_MOST_CORRELATION = 0.999  # keeps the logarithm finite
 
 
 class UncertaintyField(nn.Module):
@@ -74,7 +75,11 @@ class UncertaintyField(nn.Module):
 
     def forward(self, positions: torch.Tensor) -> torch.Tensor:
         """(M,) float32 of positions (M, 3) float32 in [0, 1]; differentiable in the parameters."""
-        return self.u_min + softplus(self.mlp(hash_grid(positions, self.table, _SPEC))[0])
+        return self.u_min + softplus(self.logits(positions))
+
+    def logits(self, positions: torch.Tensor) -> torch.Tensor:
+        """g (M,) float32 of positions (M, 3) float32 in [0, 1]; differentiable in the parameters."""
+        return self.mlp(hash_grid(positions, self.table, _SPEC)).squeeze(0)
 
 
 def rendered_uncertainty(weights: torch.Tensor, u: torch.Tensor, u_min: float = U_MIN) -> torch.Tensor:
@@ -98,34 +103,6 @@ def rendered_uncertainty(weights: torch.Tensor, u: torch.Tensor, u_min: float = 
     """
     weights = weights.detach()
     return u_min + (weights * (u.view_as(weights) - u_min)).sum(1)
-
-
-def likelihood_loss(
-    static_color: torch.Tensor, target: torch.Tensor, uncertainty: torch.Tensor, kept: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Negative log likelihood of pixels under a Gaussian around the static render, up to a constant.
-
-        mean over rays of  |C_gt - C_static|^2 / (2 U^2) + log U          least where U^2 = |C_gt - C_static|^2
-
-    Args:
-        static_color: (N, 3) rendered from the static table alone. It learns from this: where U is small it is fitted
-            like a scene without motion, where U is large it is left alone.
-        target: (N, 3) colours.
-        uncertainty: (N,) above 0.
-        kept: (N,) factor of each ray, 0 where a pixel is to be ignored; default 1.
-    Returns:
-        Scalar; 0 of no rays.
-    Source: Kendall and Gal 2017, What Uncertainties Do We Need, equation 5.
-
-    Example:
-        >>> likelihood_loss(torch.zeros(1, 3), torch.tensor([[0.1, 0.0, 0.0]]), torch.tensor([0.1]))
-        tensor(-1.8026)
-    """
-    square = (target - static_color).square().sum(1)
-    terms = square / (2 * uncertainty.square()) + uncertainty.log()
-    if kept is not None:
-        terms = terms * kept
-    return terms.sum() / max(len(terms), 1)
 
 
 def visible_samples(weights: torch.Tensor, count: int) -> torch.Tensor:
@@ -221,31 +198,7 @@ def correlation(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Pearson's correlation of pairs (K,) and (K,), a scalar in (-1, 1); 0 where one is the same everywhere."""
     a, b = a - a.mean(), b - b.mean()
     covariance, *variances = ((x * y).mean() for x, y in ((a, b), (a, a), (b, b)))
-    return covariance / ((variances[0] + _LEAST_VARIANCE) * (variances[1] + _LEAST_VARIANCE)).sqrt()
-
-
-def correlation_information(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Mutual information of pairs if they were Gaussian, with a sign: here of mask and level themselves.
-
-        J = 1/2 log (1 - r) / (1 + r) = -1/2 log(1 - r^2) + log(1 - r)            r = 0.999 correlation
-
-    The first summand is the mutual information, which does not tell a relation from its reverse and whose gradient is
-    gone at r = 0. The second, at most log 2, breaks the tie: J grows as r falls, with a slope of at least 1.
-
-    Args:
-        a: (K,) any unit.
-        b: (K,) any unit.
-    Returns:
-        Scalar; 0 of fewer than two pairs. Differentiable in both.
-    Source: Fisher 1915: J is his z, reversed.
-
-    Example:
-        >>> correlation_information(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([0.9, 0.5, 0.1]))
-        tensor(3.7964)
-    """
-    if len(a) < 2:
-        return a.sum() * 0
-    return -torch.atanh(_MOST_CORRELATION * correlation(a, b))
+    return covariance / ((variances[0] + LEAST_VARIANCE) * (variances[1] + LEAST_VARIANCE)).sqrt()
 
 
 class UncertaintyObjective(nn.Module):
@@ -259,8 +212,8 @@ class UncertaintyObjective(nn.Module):
 
     Example:
         >>> objective = UncertaintyObjective("correlation")
-        >>> terms = objective(positions, mask, weights, static_color, target)
-        >>> (0.001 * terms["uncertainty"] + 0.0003 * terms["mutual_information"]).backward()
+        >>> likelihood, information = objective(found, weights, t_edges, target)
+        >>> (0.001 * likelihood - 0.0003 * information).backward()
     """
 
     def __init__(self, information: Information = "correlation", u_min: float = U_MIN):
@@ -273,50 +226,74 @@ class UncertaintyObjective(nn.Module):
 
     def forward(
         self,
-        positions: torch.Tensor,
-        mask: torch.Tensor,
+        found: FieldSamples,
         weights: torch.Tensor,
-        static_color: torch.Tensor,
+        t_edges: torch.Tensor,
         target: torch.Tensor,
+        background: torch.Tensor | None = None,
         kept: torch.Tensor | None = None,
-    ) -> dict[str, torch.Tensor]:
-        """Terms to be minimised: "uncertainty" and "mutual_information", scalars.
+        tint: torch.Tensor | None = None,
+        interval: int = 1,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The likelihood's loss, to go down, and the information, nats, to go up: scalars.
 
         Args:
-            positions: (M, 3) of the samples in the grids, in [0, 1]; ray after ray.
-            mask: (M,) there, 1 is static; takes the gradient of the second term.
+            found: of the N rays' samples, then of every k-th ray's samples once more, from the static table alone. The
+                logits of the latter take the gradient of the first term, the mask of the former that of the second.
             weights: (N, S) of the samples in the full render; not differentiated.
-            static_color: (N, 3) rendered from the static table alone at the same samples; takes the gradient of the
-                first term.
+            t_edges: (N, S+1) edges of the samples, scene units.
             target: (N, 3) colours.
+            background: (N, 3) colours behind the samples; None for the colour of each ray's last sample.
             kept: (N,) 0 where a ray's pixel is to be ignored; default 1.
+            tint: (N, 6) how each ray's camera changes colours; not differentiated.
+            interval: k.
         Raises:
             TensorError: sizes that do not fit each other.
         """
-        if weights.numel() != len(mask) or len(weights) != len(target):
-            raise TensorError(
-                f"weights: expected one for each of {len(mask)} samples of {len(target)} rays, "
-                f"got shape {tuple(weights.shape)}"
-            )
-        u = self.field(positions)
-        rendered = rendered_uncertainty(weights, u, self.field.u_min)
-        seen = weights if kept is None else weights * kept[:, None]
-        chosen = visible_samples(seen.flatten(), min(COMPARED, len(mask)))
-        return {
-            "uncertainty": likelihood_loss(static_color, target, rendered, kept),
-            "mutual_information": -self.mutual_information(mask[chosen], u[chosen]),
-        }
+        assert found.color_logits is not None, "a proposal has no colour"
+        first = weights.numel()
+        likelihood, level = static_likelihood(
+            found.density_logits,
+            found.color_logits,
+            self.field.logits(found.positions[first:]),
+            t_edges,
+            target,
+            background,
+            weights,
+            self.field.u_min,
+            kept,
+            tint,
+            first,
+            interval,
+        )
+        return likelihood, self.mutual_information(found.mask, level, weights, kept, interval)
 
-    def mutual_information(self, mask: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-        """How much mask (K,) and uncertainty (K,) tell of each other, nats; differentiable in the mask.
+    def mutual_information(
+        self,
+        mask: torch.Tensor,
+        level: torch.Tensor,
+        weights: torch.Tensor,
+        kept: torch.Tensor | None = None,
+        interval: int = 1,
+    ) -> torch.Tensor:
+        """How much mask and uncertainty tell of each other where rays look, nats; differentiable in the mask.
 
         Uncertainty enters as its logarithm, 0 at u_min and 1 at 1, which is as wrong as a channel can be. It takes no
         gradient: the mask has to follow it, and it is the pixels' business.
+
+        Args:
+            mask: (M,) or more; the first M are those of the rays.
+            level: (N'*S,) of every k-th ray.
+            weights: (N, S) how much rays see of their samples.
+            kept: (N,) factor of each ray's weights; default 1.
+            interval: k.
         """
-        level = (u.detach() / self.field.u_min).log() / -math.log(self.field.u_min)
-        level = level.clamp(0, 1)
         if self.information == "correlation":
-            return correlation_information(mask, level)
+            return correlation_information(mask, level, weights, kept, interval)
+        seen = weights[::interval] if kept is None else weights[::interval] * kept[::interval, None]
+        chosen = visible_samples(seen.flatten(), min(COMPARED, len(level)))
+        mask = mask[: weights.numel()].view_as(weights)[::interval].flatten()[chosen]
+        level = level[chosen]
         mask = facing(mask, level)
         return histogram_information(mask, level) if self.neural is None else self.neural(mask, level)
 

@@ -44,6 +44,7 @@ class _Call(NamedTuple):
     copies: Copies | None
     sums: TableSums | None
     training: bool
+    static_from: int | None = None
     kind: Contraction = "none"
     box: float = 1.0
 
@@ -80,7 +81,8 @@ class _MaskedEncoding(torch.autograd.Function):
         if count:
             kernels = call.kernels(times.device)
             launch = kernels.forward_along if along else kernels.forward
-            launch(*first, times, *words, *call.grids.constants(times), out, mask, slope)
+            static_from = count if call.static_from is None else call.static_from
+            launch(*first, times, *words, *call.grids.constants(times), out, mask, slope, static_from)
         if call.training:
             # tables are read again only for the gradient to positions
             tables = words[1:] if ctx.needs_input_grad[0] else ()
@@ -145,6 +147,7 @@ def masked_encoding(
     compute: torch.dtype | None = None,
     copies: Copies | None = None,
     sums: TableSums | None = None,
+    static_from: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Features of points in space and time: a learned blend of what stays and what moves.
 
@@ -170,6 +173,8 @@ def masked_encoding(
             gradients of tables stay in the tables' own dtype.
         copies: static and dynamic table in dtype `compute`, if the caller keeps them; else they are made.
         sums: where the gradients of mask and tables are added, in fixed point, instead of reaching autograd.
+        static_from: from this sample on the mask counts as 1 and takes no gradient, so that "mst" and "mt" are "static"
+            there; None for none.
     Returns:
         features (L*F, M) of dtype `compute`, level by level; mask (M,), 1 where static.
     Raises:
@@ -187,7 +192,7 @@ def masked_encoding(
     check("times", times, (None,), positions.dtype)
     check_divides(times, positions)
     tables, grids = (mask_logits, static_table, dynamic_table), Grids(mask_spec, static_spec, dynamic_spec)
-    call = _check_call(times, tables, grids, blend, compute, copies, sums, positions.requires_grad)
+    call = _check_call(times, tables, grids, blend, compute, copies, sums, positions.requires_grad, static_from)
     return _MaskedEncoding.apply(positions, None, None, None, times, *tables, call)  # type: ignore[no-any-return]
 
 
@@ -208,6 +213,7 @@ def masked_encoding_along(
     compute: torch.dtype | None = None,
     copies: Copies | None = None,
     sums: TableSums | None = None,
+    static_from: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """`masked_encoding` at the `sample_positions` of rays, in one launch.
 
@@ -230,6 +236,7 @@ def masked_encoding_along(
         compute: see `masked_encoding`.
         copies: see `masked_encoding`.
         sums: see `masked_encoding`.
+        static_from: see `masked_encoding`.
     Returns:
         features (L*F, N*S) of dtype `compute`; mask (N*S,); grid positions (N*S, 3), detached.
     Raises:
@@ -247,7 +254,7 @@ def masked_encoding_along(
     if torch.is_grad_enabled() and (origins.requires_grad or directions.requires_grad):
         raise TensorError("origins, directions: want gradients; call sample_positions and masked_encoding instead")
     tables, grids = (mask_logits, static_table, dynamic_table), Grids(mask_spec, static_spec, dynamic_spec)
-    call = _check_call(times, tables, grids, blend, compute, copies, sums, False)
+    call = _check_call(times, tables, grids, blend, compute, copies, sums, False, static_from)
     call = call._replace(kind=kind, box=box)
     return _MaskedEncoding.apply(None, origins, directions, t_edges, times, *tables, call)  # type: ignore[no-any-return]
 
@@ -324,6 +331,7 @@ def _check_call(
     copies: Copies | None,
     sums: TableSums | None,
     training: bool,
+    static_from: int | None = None,
 ) -> _Call:
     """Checks that both operators share, and what they hand to autograd."""
     dtype = times.dtype
@@ -338,4 +346,4 @@ def _check_call(
         raise TensorError(f"sums: fixed-point sums are for float32 tables, got {str(dtype).removeprefix('torch.')}")
     # asked here: inside forward() gradients are off, and needs_input_grad knows nothing of torch.no_grad
     training = torch.is_grad_enabled() and (training or any(t.requires_grad for t in tables))
-    return _Call(grids, blend, compute or dtype, copies, sums, training)
+    return _Call(grids, blend, compute or dtype, copies, sums, training, static_from)

@@ -1,4 +1,7 @@
-"""The losses of a batch of rays, from what the field says of their samples. Letters: N rays, S samples per ray."""
+"""The losses of a batch of rays, from what the field says of their samples.
+
+Letters: N rays, S samples per ray, B samples of other rays.
+"""
 
 from dataclasses import dataclass
 
@@ -41,6 +44,7 @@ def render_loss(
     depth: torch.Tensor | None = None,
     depth_weight: float = 0.0,
     full_distance: float = 0.0,
+    behind: int = 0,
 ) -> RenderLoss:
     """Composite rays, compare them with their pixels, and add what keeps the weights together and space empty.
 
@@ -66,8 +70,8 @@ def render_loss(
     that other cameras, which see the cell from afar, have their say whether it is empty.
 
     Args:
-        density_logits: (N*S,) float16, float32 or float64, ray after ray.
-        color_logits: (3, N*S) same dtype.
+        density_logits: (N*S + B,) float16, float32 or float64, ray after ray.
+        color_logits: (3, N*S + B) same dtype.
         s_edges: (N, S+1) bin edges in [0, 1], not decreasing along a ray; float64 with float64 logits, else float32.
         t_edges: (N, S+1) bin edges, scene units; dtype of s_edges.
         target: (N, 3) colours; dtype of s_edges.
@@ -81,6 +85,7 @@ def render_loss(
             s_edges. `kept` holds for it as for colours.
         depth_weight: weight of the depth term; where it is 0, depth is not read.
         full_distance: d, scene units; 0 counts all gradients in full.
+        behind: B, samples of other rays that end the row. They are not read, and their gradient is 0.
     Returns:
         A `RenderLoss`, differentiable once in both logits and in tint.
     Raises:
@@ -96,9 +101,10 @@ def render_loss(
     real = torch.float64 if density_logits.dtype == torch.float64 else torch.float32
     check("target", target, (None, 3), real)
     rays = len(target)
-    samples = len(density_logits) // max(rays, 1)
-    if samples * rays != len(density_logits) or (rays and not samples):
-        raise TensorError(f"density_logits: {len(density_logits)} samples do not divide into {rays} rays evenly")
+    count = len(density_logits) - behind
+    samples = count // max(rays, 1)
+    if samples * rays != count or (rays and not samples):
+        raise TensorError(f"density_logits: {count} samples do not divide into {rays} rays evenly")
     check("color_logits", color_logits, (3, len(density_logits)), density_logits.dtype)
     check("s_edges", s_edges, (rays, samples + 1) if rays else (0, None), real)
     check("t_edges", t_edges, tuple(s_edges.shape), real)
@@ -127,6 +133,7 @@ def render_loss(
         opacity,
         depth_weight,
         full_distance,
+        behind,
         training,
     )  # type: ignore[misc]
     return RenderLoss(total, terms, weights, errors)
@@ -136,7 +143,7 @@ class _RenderLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx, density_logits, color_logits, s_edges, t_edges, target, background, kept, tint, depth, distortion, sparse,
-        opacity, depth_weight, full_distance, training: bool,
+        opacity, depth_weight, full_distance, behind, training: bool,
     ):  # fmt: skip
         rays = len(target)
         samples = s_edges.shape[1] - 1
@@ -144,8 +151,9 @@ class _RenderLoss(torch.autograd.Function):
         terms = target.new_empty(5, rays)
         # passed and front, then the gradients
         scratch = target.new_empty(2, samples, rays if training else 0)
-        density_gradient = torch.empty_like(density_logits if training else density_logits[:0])
-        color_gradient = color_logits.new_empty(3, len(density_gradient))
+        fresh = torch.zeros_like if behind else torch.empty_like
+        density_gradient = fresh(density_logits) if training else density_logits.new_empty(0)
+        color_gradient = fresh(color_logits) if training else color_logits.new_empty(3, 0)
         none = target.new_empty(0, 6)
         tint_gradient = torch.empty_like(tint) if training and tint is not None else none
         if rays:
@@ -170,4 +178,4 @@ class _RenderLoss(torch.autograd.Function):
         scale = total_gradient / max(ctx.rays, 1)
         density_gradient, color_gradient, tint_gradient = ctx.saved_tensors
         of_tint = tint_gradient * scale if ctx.needs_input_grad[7] else None
-        return density_gradient * scale, color_gradient * scale, *(None,) * 5, of_tint, *(None,) * 7
+        return density_gradient * scale, color_gradient * scale, *(None,) * 5, of_tint, *(None,) * 8

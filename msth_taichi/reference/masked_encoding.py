@@ -17,9 +17,12 @@ def masked_encoding(
     static_spec: GridSpec,
     dynamic_spec: GridSpec,
     blend: str = "mst",
+    static_from: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """See `msth_taichi.ops.masked_encoding`."""
     mask = mask_grid(positions, mask_logits, mask_spec, times)
+    if static_from is not None:
+        mask = torch.cat([mask[:static_from], torch.ones_like(mask[static_from:])])
     static = hash_grid(positions, static_table, static_spec)
     if blend == "static":
         return static, mask

@@ -1,5 +1,6 @@
 """The terms of the objective, and the gradients of a whole training step against plain PyTorch."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,8 +10,10 @@ from msth_taichi.config import LossConfig
 from msth_taichi.model.losses import Losses, losses, masked_fields
 from msth_taichi.model.rays import Rays
 from msth_taichi.model.renderer import RadianceField
+from msth_taichi.model.uncertainty import U_MIN, rendered_uncertainty
 from msth_taichi.reference.composite import composite, weights
 from msth_taichi.reference.contract import contract
+from msth_taichi.reference.correlation_information import correlation_information
 from msth_taichi.reference.distortion import distortion_loss
 from msth_taichi.reference.interlevel import interlevel_loss
 from msth_taichi.reference.masked_encoding import masked_encoding
@@ -268,6 +271,7 @@ def test_mask_term_at_the_start(tiny_config, device):
 
 NONE = LossConfig(interlevel=0, distortion=0, mask=0, sparse=0)
 GUIDED = "mask.objective=uncertainty"
+STRONG = ("mask.uncertainty_weight=0.01", "mask.information_weight=0.02")
 
 
 def with_cameras(make_model, *settings: str) -> RadianceField:
@@ -365,8 +369,7 @@ def test_what_has_no_weight_changes_no_bit(make_model, make_rays, device, settin
 @pytest.fixture
 def guided(make_model, make_rays):
     """Model, rays and targets of an objective with uncertainty and nothing else but colours."""
-    weights = ("mask.uncertainty_weight=0.01", "mask.information_weight=0.02")
-    model = with_cameras(make_model, GUIDED, "mask.interval=4", *weights)
+    model = with_cameras(make_model, GUIDED, "mask.interval=4", *STRONG)
     rays = of_cameras(make_rays(model, 41))
     return model, rays, random_target(rays)
 
@@ -376,60 +379,90 @@ def reweighted(model: RadianceField, *settings: str) -> RadianceField:
     return model
 
 
-def static_colors(model: RadianceField, rays: Rays) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What rays see in the static table at the samples of the full render; weights, masks and positions there."""
-    samples = model.sample(rays)
-    full, static = (model.field(rays, samples.t_edges, model.compute, static_only=x) for x in (False, True))
-    shape = len(rays), -1
-    weight = weights(full.density.view(shape), samples.t_edges)
+def expected_guidance(
+    model: RadianceField, rays: Rays, target: torch.Tensor, kept: torch.Tensor | None = None
+) -> dict[str, torch.Tensor]:
+    """Weighted terms of every fourth ray by two passes of the field and PyTorch; differentiable as they are to be."""
+    config, samples = model.config.mask, model.sample(rays)
+    full, static = (
+        model.field(x, samples.t_edges, model.compute, static_only=only)
+        for x, only in ((rays, False), (rays.detach(), True))
+    )
+    shape, some = (len(rays), -1), slice(None, None, 4)
+    seen = weights(full.density.view(shape), samples.t_edges).detach()
     color = composite(static.density.view(shape), static.color.view(3, *shape), samples.t_edges, "last_sample").color
-    return color, weight, full.mask.view(shape), model.space.on_rays(rays, samples.t_edges).view(*shape, 3)
+    if model.colors is not None:
+        tint = model.colors(rays.camera).detach()
+        color = tint[:, :3] * color + tint[:, 3:]
+    u = model.uncertainty.field(model.space.on_rays(rays.detach(), samples.t_edges))
+    rendered = rendered_uncertainty(seen, u)
+    likelihood = (color - target).square().sum(1) / (2 * rendered.square()) + rendered.log()
+    level = ((u.detach() / U_MIN).log() / -math.log(U_MIN)).clamp(0, 1).view(shape)[some].flatten()
+    return {
+        "uncertainty": config.uncertainty_weight * (likelihood if kept is None else likelihood * kept)[some].mean(),
+        "information": -config.information_weight * correlation_information(full.mask, level, seen, kept, 4),
+    }
+
+
+def assert_guided(model: RadianceField, rays: Rays, target: torch.Tensor, kept: torch.Tensor | None = None) -> None:
+    """Terms, total and gradients are those of an unguided step and two terms beside it."""
+    out = losses(model, rays, target, NONE, kept=kept)
+    wanted = expected_guidance(model, rays, target, kept)
+    wanted = {name: term for name, term in wanted.items() if term != 0}
+    gradients = gradients_of(model, out.total)
+    objective, model.uncertainty = model.uncertainty, None
+    plain = losses(model, rays, target, NONE, kept=kept)
+    model.uncertainty = objective
+    assert out.terms.keys() == plain.terms.keys() | wanted.keys()
+    for name, term in wanted.items():
+        assert out.terms[name].item() == pytest.approx(term.item(), rel=1e-4, abs=1e-7), name
+    assert_close(out.errors, plain.errors, 1e-6 if target.device.type == "cuda" else 0.0)
+    assert out.total.item() == pytest.approx(sum(term.item() for term in out.terms.values()), rel=1e-5)
+    expected = gradients_of(model, sum(wanted.values(), plain.total))
+    for name, truth in expected.items():
+        value = gradients[name]
+        if truth is None or not truth.any():
+            assert value is None or not value.any(), name
+        else:
+            assert value is not None, name
+            assert_gradients_close(value, truth, 1e-4)
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_uncertainty_looks_at_every_fourth_ray(guided, device, masked):
-    """And at pixels that count; its terms are those of the objective for these rays."""
-    model, rays, target = guided
+@pytest.mark.parametrize("blend", ["mst", "mt"])
+def test_guidance_looks_at_every_fourth_ray(make_model, make_rays, device, blend, masked):
+    """And at pixels that count: in one pass of the field what two give, and a reference."""
+    model = with_cameras(make_model, GUIDED, "mask.interval=4", *STRONG, f"field.blend={blend}")
+    rays = of_cameras(make_rays(model, 41))
     kept = (torch.arange(41, device=device) % 3 > 0).float() if masked else None
-    out = losses(model, rays, target, NONE, kept=kept)
-    color, weight, mask, positions = static_colors(model, rays)
-    some = slice(None, None, 4)
-    terms = model.uncertainty(
-        positions[some].reshape(-1, 3).contiguous(),
-        mask[some].flatten(),
-        weight[some],
-        color[some],
-        target[some],
-        None if kept is None else kept[some],
-    )
-    assert out.terms.keys() == {"rgb", "uncertainty", "information"}
-    wanted = {"uncertainty": 0.01 * terms["uncertainty"], "information": 0.02 * terms["mutual_information"]}
-    for name, term in wanted.items():
-        assert out.terms[name].item() == pytest.approx(term.item(), rel=1e-3), name
-    assert out.total.item() == pytest.approx(sum(term.item() for term in out.terms.values()), rel=1e-5)
+    assert_guided(model, rays, random_target(rays), kept)
 
 
-def test_uncertainty_compares_through_the_colours_of_cameras(make_model, make_rays):
+@pytest.mark.parametrize("weights_of", [STRONG, ("mask.uncertainty_weight=0.01", "mask.information_weight=0")])
+def test_guidance_of_what_is_learnt_of_each_camera(make_model, make_rays, weights_of):
+    """Compared through its colours, with its appearance; and its pose takes nothing of the likelihood."""
     model = with_cameras(
-        make_model,
-        GUIDED,
-        "mask.interval=4",
-        "mask.uncertainty_weight=0.01",
-        "mask.information_weight=0",
-        "cameras.colors=affine",
-    )
+        make_model, GUIDED, "mask.interval=4", *weights_of, "cameras.colors=affine", "cameras.color_prior=0",
+        "cameras.appearance=3", "rays.contraction=none",
+    )  # fmt: skip
     rays = of_cameras(make_rays(model, 40))
     rays = replace(rays, camera=(rays.camera + torch.arange(40, device=rays.camera.device) // 4) % 4)
     target = random_target(rays)
-    out = losses(model, rays, target, NONE)
-    color, weight, mask, positions = static_colors(model, rays)
-    tint = model.colors(rays.camera)
-    some = slice(None, None, 4)
-    seen = (tint[:, :3] * color + tint[:, 3:])[some]
-    at = positions[some].reshape(-1, 3).contiguous()
-    terms = model.uncertainty(at, mask[some].flatten(), weight[some], seen, target[some])
-    expected = 0.01 * terms["uncertainty"].item()
-    assert out.terms["uncertainty"].item() == pytest.approx(expected, rel=1e-3)
+    assert_guided(model, rays, target)
+    origins, directions = (x.clone().requires_grad_() for x in (rays.origins, rays.directions))
+    rays = replace(rays, origins=origins, directions=directions, harmonics=None)
+    found = torch.autograd.grad(losses(model, rays, target, NONE).total, (origins, directions))
+    terms, model.uncertainty = expected_guidance(model, rays, target), None
+    total = losses(model, rays, target, NONE).total + sum(term for term in terms.values() if term != 0)
+    for value, truth in zip(found, torch.autograd.grad(total, (origins, directions)), strict=True):
+        assert_gradients_close(value, truth, 1e-4)
+
+
+def test_a_sum_of_tables_has_no_mask_to_guide(make_model, make_rays):
+    model = make_model(GUIDED, "field.blend=add")
+    rays = make_rays(model, 20)
+    assert model.uncertainty is None
+    assert losses(model, rays, random_target(rays), NONE).terms.keys() == {"rgb"}
 
 
 def test_pixels_that_do_not_count_have_no_say_in_uncertainty(guided, device):

@@ -107,6 +107,28 @@ def test_every_third_ray_keeps_all_that_is_its_own(tiny_scene, device, ndc):
 
 
 @pytest.mark.parametrize("bare", [False, True])
+@pytest.mark.parametrize("ndc", [None, 0.1])
+def test_every_third_ray_follows_once_more(tiny_scene, device, ndc, bare):
+    rays = a_batch(tiny_scene, device, ndc)
+    if bare:
+        rays = replace(rays, harmonics=None, camera=None)
+    more = rays.followed_by_some(3)
+    assert len(more) == 11 + 4
+    for field in fields(Rays):
+        values, whole, some = (getattr(x, field.name) for x in (more, rays, rays[::3]))
+        axis = 1 if field.name in PER_COLUMN else 0
+        assert (values is None) == (whole is None)
+        assert whole is None or torch.equal(values, torch.cat([whole, some], dim=axis)), field.name
+
+
+def test_rays_that_follow_lead_back_to_no_pose(tiny_scene, device):
+    rays = a_batch(tiny_scene, device)
+    origins = rays.origins.clone().requires_grad_()
+    replace(rays, origins=origins).followed_by_some(3).origins.sum().backward()
+    assert origins.grad is not None and (origins.grad == 1).all()
+
+
+@pytest.mark.parametrize("bare", [False, True])
 def test_parts_make_up_the_whole(tiny_scene, device, bare):
     rays = a_batch(tiny_scene, device)
     if bare:

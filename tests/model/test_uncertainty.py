@@ -1,4 +1,4 @@
-"""The uncertainty of places, its likelihood, and estimates of information on pairs of which it is known."""
+"""The uncertainty of places, and estimates of information on pairs of which it is known."""
 
 import math
 
@@ -6,19 +6,20 @@ import pytest
 import torch
 
 from msth_taichi.errors import ConfigError, TensorError
+from msth_taichi.model.field import FieldSamples
 from msth_taichi.model.uncertainty import (
     INFORMATION,
     U_MIN,
     NeuralInformation,
     UncertaintyField,
     UncertaintyObjective,
-    correlation_information,
     facing,
     histogram_information,
-    likelihood_loss,
     rendered_uncertainty,
     visible_samples,
 )
+from msth_taichi.ops.correlation_information import correlation_information
+from msth_taichi.ops.static_likelihood import static_likelihood
 from tests.comparison import assert_close
 
 CORRELATIONS = [-0.9, -0.5, 0.0, 0.5, 0.9]
@@ -50,18 +51,30 @@ def verdict_information(rho: float) -> float:
     return math.log(2) - torch.trapezoid(left * density, y).item()
 
 
-def batch(rays: int, samples: int, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
-    """Arguments of an `UncertaintyObjective`."""
+def batch(rays: int, samples: int, device: torch.device | str = "cpu", interval: int = 1) -> dict:
+    """Arguments of an `UncertaintyObjective`, and apart from them what may want gradients."""
     generator = torch.Generator().manual_seed(5)
+    count = rays * samples
+    both = count + -(-rays // interval) * samples
     weights = torch.rand(rays, samples, generator=generator)
-    arguments = {
-        "positions": torch.rand(rays * samples, 3, generator=generator),
-        "mask": torch.rand(rays * samples, generator=generator),
-        "weights": weights / weights.sum(1, keepdim=True).clamp(min=1),
-        "static_color": torch.rand(rays, 3, generator=generator),
-        "target": torch.rand(rays, 3, generator=generator),
+    found = FieldSamples(
+        density_logits=torch.randn(both, generator=generator).to(device),
+        mask=torch.rand(both, generator=generator).to(device),
+        positions=torch.rand(both, 3, generator=generator).to(device),
+        color_logits=torch.randn(3, both, generator=generator).to(device),
+    )
+    return {
+        "found": found,
+        "weights": (weights / weights.sum(1, keepdim=True).clamp(min=1)).to(device),
+        "t_edges": torch.rand(rays, samples + 1, generator=generator).sort(dim=1).values.to(device),
+        "target": torch.rand(rays, 3, generator=generator).to(device),
+        "interval": interval,
     }
-    return {name: tensor.to(device) for name, tensor in arguments.items()}
+
+
+def information_of_pairs(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """By their correlation, all counted alike."""
+    return correlation_information(a, b, torch.ones_like(a)[:, None])
 
 
 def objective_of(information: str, device: torch.device | str = "cpu") -> UncertaintyObjective:
@@ -90,13 +103,13 @@ def test_a_field_learns_where_it_is_wrong(device):
     positions = torch.rand(400, 3, generator=torch.Generator().manual_seed(3)).to(device)
     error = torch.where(positions[:, 0] < 0.5, 0.05, 0.4)
     optimizer = torch.optim.Adam(field.parameters(), lr=3e-2)
-    still = torch.zeros(len(error), 3, device=device)
+    still, weights = torch.zeros(400, 3, device=device), torch.ones(400, 1, device=device)
+    opaque, black = torch.full((400,), 20.0, device=device), torch.full((3, 400), -40.0, device=device)
+    edges = torch.tensor([[0.0, 1.0]] * 400, device=device)
     for _ in range(50):
         optimizer.zero_grad()
         color = error[:, None] / math.sqrt(3) + still
-        likelihood_loss(
-            still, color, rendered_uncertainty(torch.ones(400, 1, device=device), field(positions))
-        ).backward()
+        static_likelihood(opaque, black, field.logits(positions), edges, color, still, weights, U_MIN)[0].backward()
         optimizer.step()
     assert_close(field(positions), error, 0.1)
 
@@ -118,39 +131,11 @@ def test_rendered_uncertainty_by_hand():
     assert_close(u.grad, torch.tensor([0.5, 0.25, 0.0, 0.0]), 1e-6)
 
 
-def test_likelihood_by_hand():
-    static = torch.tensor([[0.5, 0.5, 0.5], [0.0, 0.0, 0.0]])
-    target = torch.tensor([[0.7, 0.4, 0.5], [0.0, 0.3, 0.4]])
-    u = torch.tensor([0.2, 0.5])
-    first, second = 0.05 / 0.08 + math.log(0.2), 0.25 / 0.5 + math.log(0.5)
-    assert math.isclose(likelihood_loss(static, target, u).item(), (first + second) / 2, abs_tol=1e-6)
-    kept = torch.tensor([1.0, 0.0])
-    assert math.isclose(likelihood_loss(static, target, u, kept).item(), first / 2, abs_tol=1e-6)
-
-
-def test_likelihood_is_best_where_its_square_is_the_mean_squared_error():
-    generator = torch.Generator().manual_seed(4)
-    static, target = torch.rand(2, 100, 3, generator=generator, dtype=torch.float64)
-    best = (target - static).square().sum(1).mean().sqrt().requires_grad_()
-    value = likelihood_loss(static, target, best.expand(100))
-    value.backward()
-    assert best.grad is not None and abs(best.grad.item()) < 1e-12
-    for other in (0.9, 1.1):
-        assert likelihood_loss(static, target, (other * best.detach()).expand(100)) > value
-
-
-@pytest.mark.gradcheck
-def test_likelihood_and_information_in_float64():
+def test_information_in_float64():
     generator = torch.Generator().manual_seed(8)
-    static, target = torch.rand(2, 6, 3, generator=generator, dtype=torch.float64)
-    u = torch.rand(6, generator=generator, dtype=torch.float64) + 0.1
-    kept = torch.tensor([1, 1, 0, 1, 1, 1], dtype=torch.float64)
-    assert torch.autograd.gradcheck(
-        lambda c, u: likelihood_loss(c, target, u, kept), (static.requires_grad_(), u.requires_grad_())
-    )
     a, b = torch.rand(2, 40, generator=generator, dtype=torch.float64)
     torch.manual_seed(6)
-    for estimate in (histogram_information, correlation_information, NeuralInformation()):
+    for estimate in (histogram_information, information_of_pairs, NeuralInformation()):
         assert torch.autograd.gradcheck(lambda x: estimate(x, b), (a.clone().requires_grad_(),))  # noqa: B023
 
 
@@ -170,7 +155,7 @@ def test_visible_samples_of_nothing():
 
 @pytest.mark.parametrize("rho", CORRELATIONS)
 def test_correlation_finds_the_information_of_gaussian_pairs(rho):
-    found = correlation_information(*gaussian_pairs(rho)).item()
+    found = information_of_pairs(*gaussian_pairs(rho)).item()
     assert math.isclose(found, -0.5 * math.log(1 - rho**2) + math.log(1 - rho), rel_tol=0.03, abs_tol=0.02)
     assert rho == 0 or (found > 0) == (rho < 0)
 
@@ -209,7 +194,7 @@ def test_a_mask_that_is_the_same_everywhere_tells_nothing_and_has_finite_gradien
     for information in INFORMATION:
         mask = torch.full((500,), value, requires_grad=True)
         objective = objective_of(information)
-        found = objective.mutual_information(mask, U_MIN ** (1 - level))
+        found = objective.mutual_information(mask, level, torch.ones(50, 10))
         assert abs(found.item()) < 0.05
         found.backward()
         assert mask.grad is not None and mask.grad.isfinite().all()
@@ -234,35 +219,39 @@ def test_a_mask_finds_what_is_uncertain(information, start):
     u = torch.where(moves, 0.4, 0.05) * (1 + 0.3 * torch.rand(600, generator=generator))
     sign = -1.0 if start == "right" else 1.0
     logits = (0.3 * sign * moves + 0.2 * torch.randn(600, generator=generator)).requires_grad_()
+    level, weights = (u / U_MIN).log() / -math.log(U_MIN), torch.ones(60, 10)
     objective = objective_of(information)
     optimizer = torch.optim.Adam([logits, *objective.parameters()], lr=3e-2)
     for _ in range(200):
         optimizer.zero_grad()
-        (-objective.mutual_information(torch.sigmoid(logits), u)).backward()
+        (-objective.mutual_information(torch.sigmoid(logits), level, weights)).backward()
         optimizer.step()
     assert ((logits < 0) == moves).float().mean() > 0.98
 
 
+@pytest.mark.parametrize("interval", [1, 4])
 @pytest.mark.parametrize("information", INFORMATION)
-def test_gradients_go_where_they_belong(information, device):
-    arguments = batch(40, 6, device)
-    for name in ("positions", "mask", "weights", "static_color"):
-        if name != "positions":
-            arguments[name].requires_grad_()
+def test_gradients_go_where_they_belong(information, interval, device):
+    arguments = batch(40, 6, device, interval)
+    found, weights = arguments["found"], arguments["weights"].requires_grad_()
+    static = found.density_logits.requires_grad_(), found.color_logits.requires_grad_()
+    found.mask.requires_grad_()
     objective = objective_of(information, device)
-    terms = objective(**arguments)
-    assert set(terms) == {"uncertainty", "mutual_information"}
-    terms["mutual_information"].backward()
-    assert arguments["mask"].grad is not None and arguments["mask"].grad.abs().sum() > 0
-    assert arguments["weights"].grad is None and arguments["static_color"].grad is None
+    objective(**arguments)[1].backward()
+    of_mask = found.mask.grad
+    assert of_mask is not None and not of_mask[240:].any()
+    looked_at = torch.arange(40, device=device) % interval == 0
+    assert of_mask[:240].view(40, 6)[looked_at].any() and not of_mask[:240].view(40, 6)[~looked_at].any()
+    assert weights.grad is None and all(x.grad is None for x in static)
     assert all(parameter.grad is None for parameter in objective.field.parameters())
     critic = objective.neural.parameters() if objective.neural else ()
     assert all(parameter.grad is not None for parameter in critic)
 
-    arguments["mask"].grad = None
-    objective(**arguments)["uncertainty"].backward()
-    assert arguments["mask"].grad is None and arguments["weights"].grad is None
-    assert arguments["static_color"].grad is not None and arguments["static_color"].grad.abs().sum() > 0
+    found.mask.grad = None
+    objective(**arguments)[0].backward()
+    assert found.mask.grad is None and weights.grad is None
+    for logits in static:
+        assert logits.grad is not None and logits.grad[..., 240:].any() and not logits.grad[..., :240].any()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in objective.field.parameters())
 
 
@@ -270,11 +259,11 @@ def test_gradients_go_where_they_belong(information, device):
 @pytest.mark.parametrize(("rays", "samples"), [(0, 4), (1, 1), (1, 5), (2, 1)])
 def test_few_rays_or_none(information, rays, samples, device):
     arguments = batch(rays, samples, device)
-    arguments["mask"].requires_grad_()
+    mask = arguments["found"].mask.requires_grad_()
     terms = objective_of(information, device)(**arguments)
-    (terms["uncertainty"] + terms["mutual_information"]).backward()
-    assert all(term.shape == () and term.isfinite() for term in terms.values())
-    assert arguments["mask"].grad is None or arguments["mask"].grad.isfinite().all()
+    sum(terms).backward()
+    assert all(term.shape == () and term.isfinite() for term in terms)
+    assert mask.grad is None or mask.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("information", INFORMATION)
@@ -282,31 +271,47 @@ def test_rays_that_are_not_kept_count_for_nothing(information):
     arguments, other = batch(30, 4), batch(30, 4)
     kept = (torch.arange(30) % 3 > 0).float()
     dropped = kept == 0
-    other["mask"].view(30, 4)[dropped] = 0.5
+    other["found"].mask[:120].view(30, 4)[dropped] = 0.5
     other["target"][dropped] = 0.1
     found, again = (objective_of(information)(**a, kept=kept) for a in (arguments, other))
-    for name, term in found.items():
-        assert term.item() == again[name].item()
+    for term, same in zip(found, again, strict=True):
+        assert term.item() == same.item()
 
 
 @pytest.mark.parametrize("information", INFORMATION)
 def test_the_same_batch_gives_the_same_bits(information):
     def run() -> list[torch.Tensor]:
         arguments = batch(50, 8)
-        arguments["mask"].requires_grad_()
+        mask = arguments["found"].mask.requires_grad_()
         objective = objective_of(information)
         torch.rand(3)  # nothing here depends on torch's own random numbers
-        sum(objective(**arguments).values()).backward()  # type: ignore[union-attr]
-        return [arguments["mask"].grad, *(p.grad for p in objective.parameters())]  # type: ignore[list-item]
+        sum(objective(**arguments)).backward()
+        return [mask.grad, *(p.grad for p in objective.parameters())]  # type: ignore[list-item]
 
     for first, second in zip(run(), run(), strict=True):
         assert torch.equal(first, second)
 
 
+def test_correlation_is_that_of_samples_picked_as_often_as_they_are_seen():
+    """With ever more of them."""
+    arguments = batch(60, 8, interval=3)
+    found, weights = arguments["found"], arguments["weights"] ** 2
+    level = torch.rand(160, generator=torch.Generator().manual_seed(1))
+    mask = found.mask[:480].view(60, 8)[::3].flatten() - 0.3 * level
+    found.mask[:480].view(60, 8)[::3] = mask.view(20, 8)
+    value = objective_of("correlation").mutual_information(found.mask, level, weights, interval=3)
+    misses = []
+    for count in (160, 2**18):
+        chosen = visible_samples(weights[::3].flatten(), count)
+        misses.append(abs(information_of_pairs(mask[chosen], level[chosen]).item() - value.item()))
+    assert misses[1] < 1e-3 * abs(value.item()) and misses[1] < misses[0]
+
+
 def test_what_does_not_fit_is_named():
     with pytest.raises(ConfigError, match="neural, histogram, correlation"):
         UncertaintyObjective("entropy")  # type: ignore[arg-type]
-    arguments = batch(4, 3)
-    arguments["weights"] = arguments["weights"][:3]
-    with pytest.raises(TensorError, match="weights"):
-        objective_of("histogram")(**arguments)
+    for information in INFORMATION:
+        arguments = batch(4, 3)
+        arguments["weights"] = arguments["weights"][:3]
+        with pytest.raises(TensorError, match="weights"):
+            objective_of(information)(**arguments)

@@ -92,7 +92,7 @@ def test_hand_written_adjoint_equals_taichis(specs):
     kernels = masked_encoding_kernels(2, torch.float64, "mst", "serial", 1, mask_axes=specs[0].axes)
     out, mask, slope = torch.empty(6, 30).double(), torch.empty(30).double(), torch.empty(6, 30).double()
     out_gradient, mask_gradient = torch.randn_like(out), torch.randn_like(mask)
-    arguments = (positions, times, logits, static, dynamic, *constants, out, mask, slope)
+    arguments = (positions, times, logits, static, dynamic, *constants, out, mask, slope, 20)
     expected = taichi_gradients(
         kernels.forward,
         arguments,
@@ -131,7 +131,7 @@ def test_lookups_far_apart_are_those_in_a_row(device, blend, count, specs):
         out, slope = torch.empty(2, 6, count, device=device).unbind()
         mask = torch.empty(count, device=device)
         kernels = masked_encoding_kernels(2, torch.float32, blend, "atomic", block, gpu=gpu, mask_axes=specs[0].axes)
-        kernels.forward(positions, times, *(as_words(x) for x in tables), *constants, out, mask, slope)
+        kernels.forward(positions, times, *(as_words(x) for x in tables), *constants, out, mask, slope, count)
         found.append((out, mask) if blend in ("add", "static") else (out, mask, slope))
     for other in found[1:]:
         for value, target in zip(other, found[0], strict=True):
@@ -177,7 +177,7 @@ def test_what_the_adjoint_needs_is_written_only_where_it_will_run(device, monkey
         kernels = masked_encoding_kernels(*arguments)
 
         def forward(*tensors):
-            slopes.append(tensors[-1].shape)
+            slopes.append(tensors[-2].shape)
             kernels.forward(*tensors)
 
         return SimpleNamespace(forward=forward)
@@ -392,6 +392,68 @@ def test_along_rays_that_want_gradients_is_refused(device):
         masked_encoding_along(origins.requires_grad_(), directions, edges, *inputs, *SPECS)
     with torch.no_grad():
         masked_encoding_along(origins, directions, edges, *inputs, *SPECS)
+
+
+@BOTH
+@pytest.mark.parametrize("blend", BLENDS)
+@pytest.mark.parametrize("static_from", [0, 1, 100, 273])
+def test_static_samples_behind_match_reference(device, blend, static_from, specs):
+    used = (0, 2, 3, 4) if blend != "static" else (0, 2, 3)
+    if static_from == 0 and blend in ("mst", "mt"):
+        used = (0, 3)
+    inputs = wanting(random_inputs(13, 21, device, specs=specs), *used)
+    assert_matches(
+        lambda *x: masked_encoding(*x, *specs, blend, static_from=static_from),
+        lambda *x: twin.masked_encoding(*x, *specs, blend, static_from),
+        inputs,
+    )
+
+
+@BOTH
+@pytest.mark.parametrize("compute", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("blend", ["mst", "mt"])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_static_samples_behind_are_those_of_the_static_table(device, blend, compute, fixed, specs):
+    """To the last bit; and those before them are as if they were alone, values and gradients."""
+    rays = random_rays(9, 5, device)
+    _, *inputs = random_inputs(9, 5, device, specs=specs)
+    generator = torch.Generator().manual_seed(5)
+    incoming = [torch.randn(*shape, generator=generator).to(device) for shape in ((6, 45), (45,))]
+    incoming[0] = incoming[0].to(compute)
+
+    def run(part: slice, blend: str, static_from: int | None = None, behind: float = 1.0):
+        leaves = wanting([inputs[0][part], *(x.clone() for x in inputs[1:])], 1, 2, 3)
+        sums = TableSums(*specs, device) if fixed else None
+        some, columns = [x[part] for x in rays], slice(5 * (part.start or 0), 5 * (part.stop or 9))
+        outputs = masked_encoding_along(
+            *some, *leaves, *specs, blend, compute=compute, sums=sums, static_from=static_from
+        )  # fmt: skip
+        gradients = [x[..., columns].clone() for x in incoming]
+        gradients[0][:, static_from:] *= behind
+        torch.autograd.backward(outputs[:2], gradients)
+        found = sums.gradients() if sums else [x.grad for x in leaves[1:]]
+        return outputs, [torch.zeros_like(x) if g is None else g for g, x in zip(found, leaves[1:], strict=True)]
+
+    whole, both = run(slice(None), blend, 30)
+    first, of_first = run(slice(0, 6), blend)
+    last, of_last = run(slice(6, 9), "static")
+    assert (whole[1][30:] == 1).all()
+    for value, a, b in zip((whole[0], whole[2].T), (first[0], first[2].T), (last[0], last[2].T), strict=True):
+        assert torch.equal(value, torch.cat([a, b], dim=1))
+    assert torch.equal(whole[1][:30], first[1])
+    assert_gradients_close(both[0], of_first[0], 1e-6)  # the mask takes none from static samples, though they have one
+    assert_gradients_close(both[1], of_first[1] + of_last[1], 1e-5)
+    assert_gradients_close(both[2], of_first[2], 1e-5)
+    if device.type == "cpu" and not fixed:
+        for value, truth in zip(run(slice(None), blend, 30, 0.0)[1], of_first, strict=True):
+            assert torch.equal(value, truth)
+
+
+def test_static_samples_do_not_look_at_the_dynamic_table(device):
+    inputs = random_inputs(4, 5, device)
+    inputs[4] = torch.full_like(inputs[4], torch.nan)
+    features, _ = masked_encoding(*inputs, *SPECS, static_from=10)
+    assert features[:, 10:].isfinite().all() and features[:, :10].isnan().any()
 
 
 def test_wrong_tensors_are_named(device):

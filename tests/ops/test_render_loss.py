@@ -106,6 +106,24 @@ def test_gradients_grow_with_the_distance(device, background):
         assert_close(value, whole * (middles / 3).clamp(max=1).square(), 1e-5)
 
 
+@pytest.mark.parametrize("background", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_samples_behind_change_nothing(device, background, dtype):
+    """To the last bit; they are not even read, and their gradient is 0."""
+    inputs = random_inputs(13, 7, device, dtype, background)
+    wider = [torch.nn.functional.pad(x.detach(), (0, 10), value=torch.nan).requires_grad_() for x in inputs[:2]]
+    results = []
+    for logits, behind in ((inputs[:2], 0), (wider, 10)):
+        out = render_loss(*logits, *inputs[2:], *BOTH, behind=behind)
+        gradients = [x[..., : 13 * 7] for x in torch.autograd.grad(out.total, logits)]
+        results.append([out.terms, out.weights, out.errors, *gradients])
+    assert all(map(torch.equal, *results))
+    for gradient in torch.autograd.grad(render_loss(*wider, *inputs[2:], *BOTH, behind=10).total, wider):
+        assert not gradient[..., 13 * 7 :].any()
+    with pytest.raises(TensorError, match="evenly"):
+        render_loss(*wider, *inputs[2:], behind=9)
+
+
 @pytest.mark.gradcheck
 @pytest.mark.parametrize("background", [True, False])
 def test_finite_differences(background):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from msth_taichi.config import load_preset
 from msth_taichi.errors import ConfigError, DivergenceError, RunError
@@ -86,6 +87,39 @@ def test_a_step_is_few_launches(tiny_scene, tiny_config, tmp_path, device, monke
         counts.append(0)
         trainer.step()
     assert 5 < min(counts[10:]) < max(counts[10:]) <= max(counts) <= 20
+
+
+class Operations(TorchDispatchMode):
+    """Counts what torch is asked for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_guidance_adds_few_operations_to_a_step(tiny_scene, tiny_config, tmp_path, device, monkeypatch):
+    """It looks at a few rays only, but each operation costs the host as much as one over all rays."""
+    launch, launches = Launcher.__call__, []
+
+    def counted(self, *values):
+        launches.append(self)
+        launch(self, *values)
+
+    def cost(objective: str) -> tuple[int, int]:
+        config = changed(tiny_config, "cameras.colors=affine", f"mask.objective={objective}")
+        trainer = Trainer(tiny_scene, config, tmp_path, device, progress=False)
+        trainer.step()
+        launches.clear()
+        with Operations() as operations:
+            trainer.step()
+        return operations.count, len(launches)
+
+    monkeypatch.setattr(Launcher, "__call__", counted)
+    (plain, plain_launches), (guided, guided_launches) = cost("sparsity"), cost("uncertainty")
+    assert 150 < plain < guided <= plain + 80
+    assert plain_launches < guided_launches <= plain_launches + 5
 
 
 def test_metrics_have_a_line_per_interval_and_one_at_the_end(train_tiny, tmp_path):
