@@ -286,7 +286,7 @@ def test_ablation(ablation, monkeypatch, tmp_path, device, capsys):
     assert cells["as it is"][2] == "2", "seeds of a row are averaged"
     mean = sum(again[f"built-in/preset/as it is/{seed}"]["psnr"] for seed in (1, 2)) / 2
     assert cells["as it is"][cells["variant"].index("PSNR")] == f"{mean:.2f}"
-    assert "## built-in" in page and "commit abc" in page
+    assert "## built-in" in page and "| abc |" in page
 
 
 @pytest.mark.parametrize(

@@ -154,3 +154,5 @@ def require_trained(outputs: tuple[str, ...], config: Config, compact: bool = Fa
             "--outputs uncertainty: the run was trained without; leave it out, or train with "
             "--set mask.objective=uncertainty"
         )
+    if "uncertainty" in outputs and config.field.blend == "add":
+        raise RunError("--outputs uncertainty: blend 'add' has no mask to guide by one; leave it out")

@@ -90,6 +90,8 @@ def test_uncertainty_of_a_run_without_is_refused(tiny_config):
     with pytest.raises(RunError, match=r"--outputs uncertainty: the run was trained without"):
         require_trained(("rgb", "uncertainty"), tiny_config)
     require_trained(("uncertainty",), changed(tiny_config, "mask.objective=uncertainty"))
+    with pytest.raises(RunError, match="blend 'add' has no mask"):
+        require_trained(("uncertainty",), changed(tiny_config, "mask.objective=uncertainty", "field.blend=add"))
 
 
 @pytest.mark.parametrize("name", [name for name in OUTPUTS if name != "uncertainty"])
