@@ -17,6 +17,7 @@ from msth_taichi.kernels.cells import (
     TAICHI_DTYPE,
     Sums,
     cell_functions,
+    pair_functions,
     real_of,
     sums_type,
     table_type,
@@ -36,6 +37,7 @@ def hash_grid_kernels(
     stored = TAICHI_DTYPE[dtype]
     lanes = LANES if gpu else 1
     grid = cell_functions(axes, features, dtype, False, sums, lanes)
+    pairs = pair_functions()
     real_matrix = ti.types.ndarray(dtype=real, ndim=2)
     stored_matrix = ti.types.ndarray(dtype=stored, ndim=2)
     level_rows = ti.types.ndarray(dtype=ti.i32, ndim=2)
@@ -102,6 +104,21 @@ def hash_grid_kernels(
                 )  # fmt: skip
 
     @ti.kernel
+    def floats(
+        table_sums: ti.types.ndarray(dtype=ti.i64, ndim=2),  # (E, 1) of fixed point
+        integers: level_rows,
+        largest: ti.i32,  # entries of the largest level
+        sum_scales: vector,
+        table_gradient: real_matrix,  # (E, F)
+    ):
+        for level, k in ti.ndrange(integers.shape[0], largest):
+            if k <= integers[level, 1]:
+                entry = integers[level, 0] + k
+                pair = pairs.unpack_fixed(table_sums[entry, 0])
+                for f in ti.static(range(features)):
+                    table_gradient[entry, f] = ti.cast(pair[f] / sum_scales[level], real)
+
+    @ti.kernel
     def backward_positions(
         positions: real_matrix,
         table: table_type(dtype, features),
@@ -121,4 +138,6 @@ def hash_grid_kernels(
             for d in ti.static(range(axes)):
                 position_gradient[sample, d] = total[d]
 
-    return launchers(forward=forward, backward_table=backward_table, backward_positions=backward_positions)
+    return launchers(
+        forward=forward, backward_table=backward_table, floats=floats, backward_positions=backward_positions
+    )

@@ -8,15 +8,23 @@ from torch.autograd.function import once_differentiable
 
 from msth_taichi.errors import TensorError
 from msth_taichi.grids import GridSpec
-from msth_taichi.kernels.cells import BLOCK, BLOCK_APART, as_words, level_constants
+from msth_taichi.kernels.cells import BLOCK, BLOCK_APART, Sums, as_words, level_constants
 from msth_taichi.kernels.hash_grid import hash_grid_kernels
 from msth_taichi.ops.checks import FLOATS, check
+from msth_taichi.thresholds import FIXED_LIMIT
+
+
+def _sums(table: torch.Tensor) -> Sums:
+    """How gradients add up fastest: on a GPU as integers where both features fit, so that any order gives the same."""
+    if table.device.type != "cuda":
+        return "serial"
+    return "fixed" if table.dtype == torch.float32 and table.shape[1] == 2 else "atomic"
 
 
 def _kernels(spec: GridSpec, table: torch.Tensor):
     gpu = table.device.type == "cuda"
-    sums, block = ("atomic", BLOCK_APART) if gpu else ("serial", BLOCK)
-    return hash_grid_kernels(spec.axes, spec.features, table.dtype, sums, block, gpu)
+    block = BLOCK_APART if gpu else BLOCK
+    return hash_grid_kernels(spec.axes, spec.features, table.dtype, _sums(table), block, gpu)
 
 
 class _HashGrid(torch.autograd.Function):
@@ -49,8 +57,16 @@ class _HashGrid(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             table_gradient = torch.zeros_like(table)
             if len(positions):
-                unused = torch.empty(spec.levels, device=table.device)
-                kernels.backward_table(positions, scales, integers, out_gradient, table_gradient, unused)
+                units = torch.empty(spec.levels, device=table.device)
+                sums = table_gradient
+                if _sums(table) == "fixed":
+                    # as in TableSums: all gradients of a level could meet in one entry
+                    largest = torch.linalg.vector_norm(out_gradient.view(spec.levels, -1), 1, dim=1)
+                    units = FIXED_LIMIT / largest.clamp(min=1e-25)
+                    sums = torch.zeros(len(table), 1, dtype=torch.int64, device=table.device)
+                kernels.backward_table(positions, scales, integers, out_gradient, sums, units)
+                if sums is not table_gradient:
+                    kernels.floats(sums, integers, max(spec.entries), units, table_gradient)
         return position_gradient, table_gradient, None
 
 
@@ -61,9 +77,10 @@ def hash_grid(positions: torch.Tensor, table: torch.Tensor, spec: GridSpec) -> t
 
         out[l] = sum over corners c in {i, i+1}^D of  prod_d (f_d or 1 - f_d)  table[slot_l(c)]
 
-    where `slot` is dense or hashed by level (see `GridSpec`). A position with any coordinate outside [0, 1] gives
-    zeros and takes no gradient. Differentiable in positions and table; the derivative to a position is the one
-    inside its cell.
+    where `slot` is dense or hashed by level (see `GridSpec`). On a GPU gradients of a float32 table of two features
+    are summed in fixed point, see `TableSums`: to the same bits each time. A position with any coordinate outside
+    [0, 1] gives zeros and takes no gradient. Differentiable in positions and table; the derivative to a position is the
+    one inside its cell.
 
     Args:
         positions: (M, D) float32 or float64, in [0, 1].

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+import msth_taichi.ops.hash_grid as operator
 from msth_taichi.errors import TensorError
 from msth_taichi.grids import PRIMES, GridSpec
 from msth_taichi.kernels.cells import as_words, level_constants
@@ -112,6 +113,31 @@ def test_matches_reference(device, spec, count):
         inputs,
         gradient_tolerance=1e-4,
     )
+
+
+@pytest.mark.parametrize("spec", [SPEC3, SPEC4], ids=["3D", "4D"])
+@pytest.mark.parametrize("count", [1, 7, 1000])
+def test_integer_sums_match_reference(device, monkeypatch, spec, count):
+    """What the operator does on a GPU, on each device; entries that nobody meets get no gradient."""
+    monkeypatch.setattr(operator, "_sums", lambda table: "fixed")
+    positions, table = random_inputs(spec, count, device, seed=count)
+    assert_matches(
+        lambda w: hash_grid(positions, w, spec),
+        lambda w: twin.hash_grid(positions, w, spec),
+        [table.requires_grad_()],
+        gradient_tolerance=1e-5,
+    )
+    (gradient,) = torch.autograd.grad(hash_grid(positions, table, spec).sum(), table)
+    (expected,) = torch.autograd.grad(twin.hash_grid(positions, table, spec).sum(), table)
+    assert (gradient[expected == 0] == 0).all()
+
+
+def test_integer_sums_keep_what_is_not_finite(device, monkeypatch):
+    monkeypatch.setattr(operator, "_sums", lambda table: "fixed")
+    positions, table = random_inputs(SPEC3, 50, device)
+    out = hash_grid(positions, table.requires_grad_(), SPEC3)
+    (gradient,) = torch.autograd.grad(out, table, torch.full_like(out, math.inf))
+    assert not gradient.isfinite().all()
 
 
 @pytest.mark.parametrize("spec", [FULL3, FULL4], ids=["3D", "4D"])

@@ -90,12 +90,17 @@ def test_resuming_goes_on_with_the_loss_scale(tiny_scene, tiny_config, tmp_path)
     assert 37.0 < trainer.optimizer.loss_scale.item() < 38.0
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_two_trainings_are_equal_to_the_last_bit(tiny_scene, tiny_config, tmp_path, precision):
+@pytest.mark.parametrize("settings", [
+    ("training.precision=float32",),
+    ("training.precision=float16",),
+    ("mask.objective=uncertainty", "cameras.colors=affine"),
+    ("loss.time_smoothness=1",),
+], ids=["float32", "float16", "uncertainty", "smooth"])  # fmt: skip
+def test_two_trainings_are_equal_to_the_last_bit(tiny_scene, tiny_config, tmp_path, settings):
     """Thousands of threads add to the same entries, in an order of their own: fixed point does not mind."""
     config = changed(
-        tiny_config, "training.deterministic=true", f"training.precision={precision}", "training.steps=30",
-        "training.rays_per_step=4096", "sampler.kind=static_dynamic", "rays.background=random",
+        tiny_config, "training.deterministic=true", "training.steps=30", "training.rays_per_step=4096",
+        "sampler.kind=static_dynamic", "rays.background=random", *settings,
     )  # fmt: skip
     first, second = (
         train(tiny_scene, config, tmp_path / name, arch="cuda", progress=False).path for name in ("first", "second")
