@@ -13,7 +13,7 @@ import torch
 from msth_taichi.config import LossConfig
 from msth_taichi.model.field import Field, FieldSamples
 from msth_taichi.model.rays import Rays
-from msth_taichi.model.renderer import RadianceField, Samples
+from msth_taichi.model.renderer import RadianceField
 from msth_taichi.model.smoothness import chosen_positions, time_smoothness, total_variation
 from msth_taichi.ops.interlevel import interlevel_loss
 from msth_taichi.ops.render_loss import render_loss
@@ -114,7 +114,9 @@ def losses(
         more["colors"] = prior * colors.prior()
     if guided:
         more |= _guidance(model, found, out.weights, samples.t_edges, target, background, kept, tint)
-    more |= _smoothness(model, rays, samples, config, jitter)
+    if config.time_smoothness or config.total_variation:
+        positions = found.positions[: _count(samples.t_edges)]
+        more |= _smoothness(model, rays.times, positions, config, jitter)
     for name, term in more.items():
         total, terms[name] = total + term, term
     return Losses(total, {name: term.detach() for name, term in terms.items()}, out.errors)
@@ -166,20 +168,18 @@ def _guidance(
 
 
 def _smoothness(
-    model: RadianceField, rays: Rays, samples: Samples, config: LossConfig, jitter: torch.Tensor | None
+    model: RadianceField, times: torch.Tensor, positions: torch.Tensor, config: LossConfig, jitter: torch.Tensor | None
 ) -> dict[str, torch.Tensor]:
     """Weighted terms of features that change little, at one sample of each ray."""
-    if not (config.time_smoothness or config.total_variation):
-        return {}
-    encoding, rays = model.field.encoding, rays.detach()
-    choice = torch.full_like(rays.times, 0.5) if jitter is None else jitter[-1]
-    positions = chosen_positions(model.space.on_rays(rays, samples.t_edges), choice)
+    encoding = model.field.encoding
+    choice = torch.full_like(times, 0.5) if jitter is None else jitter[-1]
+    positions = chosen_positions(positions, choice)
     terms: dict[str, torch.Tensor] = {}
     if config.time_smoothness:
-        term = time_smoothness(encoding, positions, rays.times, model.compute)
+        term = time_smoothness(encoding, positions, times, model.compute)
         terms["time_smoothness"] = config.time_smoothness * term
     if config.total_variation:
-        term = total_variation(encoding, positions, rays.times, model.compute, _VARIATION_CELL)
+        term = total_variation(encoding, positions, times, model.compute, _VARIATION_CELL)
         terms["total_variation"] = config.total_variation * term
     return terms
 
