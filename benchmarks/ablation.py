@@ -83,11 +83,16 @@ VARIANTS: dict[str, dict[str, list[str]]] = {
         "decay 1": ["loss.decay=1"],
         "time smoothness 0.1": ["loss.time_smoothness=0.1"],
         "total variation 0.01": ["loss.total_variation=0.01"],
-        "opacity 0.001": ["loss.opacity=0.001"],
         "depth 1": ["loss.depth=1"],
         "distortion 0": ["loss.distortion=0"],
         "distortion 0.005": ["loss.distortion=0.005"],
         "sparse 1e-6": ["loss.sparse=1e-6"],
+    },
+    "opacity": {
+        "opacity 0": ["loss.opacity=0"],
+        "opacity 0.001": ["loss.opacity=0.001"],
+        "opacity 0.01": ["loss.opacity=0.01"],
+        "opacity 0.1": ["loss.opacity=0.1"],
     },
     "samplers": {
         "uniform": ["sampler.kind=uniform"],
