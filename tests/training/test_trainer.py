@@ -119,7 +119,8 @@ def test_guidance_adds_few_operations_to_a_step(tiny_scene, tiny_config, tmp_pat
     monkeypatch.setattr(Launcher, "__call__", counted)
     (plain, plain_launches), (guided, guided_launches) = cost("sparsity"), cost("uncertainty")
     assert 150 < plain < guided <= plain + 80
-    assert plain_launches < guided_launches <= plain_launches + 5
+    # on a GPU integers are made floats
+    assert plain_launches < guided_launches <= plain_launches + (6 if device.type == "cuda" else 5)
 
 
 def test_metrics_have_a_line_per_interval_and_one_at_the_end(train_tiny, tmp_path):
