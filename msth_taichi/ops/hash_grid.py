@@ -27,6 +27,27 @@ def _kernels(spec: GridSpec, table: torch.Tensor):
     return hash_grid_kernels(spec.axes, spec.features, table.dtype, _sums(table), block, gpu)
 
 
+def _table_gradient(
+    positions: torch.Tensor, table: torch.Tensor, spec: GridSpec, out_gradient: torch.Tensor
+) -> torch.Tensor:
+    """(E, F) what the gradients of features add up to."""
+    if not len(positions):
+        return torch.zeros_like(table)
+    kernels, (scales, integers) = _kernels(spec, table), level_constants(spec, positions.device, positions.dtype)
+    if _sums(table) != "fixed":
+        gradient, unused = torch.zeros_like(table), torch.empty(spec.levels, device=table.device)
+        kernels.backward_table(positions, scales, integers, out_gradient, gradient, unused)
+        return gradient
+    # as in TableSums: all gradients of a level could meet in one entry
+    largest = torch.linalg.vector_norm(out_gradient.view(spec.levels, -1), 1, dim=1)
+    units = FIXED_LIMIT / largest.clamp(min=1e-25)
+    sums = torch.zeros(len(table), 1, dtype=torch.int64, device=table.device)
+    kernels.backward_table(positions, scales, integers, out_gradient, sums, units)
+    gradient = torch.empty_like(table)
+    kernels.floats(sums, integers, max(spec.entries), units, gradient)
+    return gradient
+
+
 class _HashGrid(torch.autograd.Function):
     @staticmethod
     def forward(ctx, positions, table, spec: GridSpec):
@@ -55,18 +76,7 @@ class _HashGrid(torch.autograd.Function):
                     positions, as_words(table), scales, integers, out_gradient, position_gradient
                 )
         if ctx.needs_input_grad[1]:
-            table_gradient = torch.zeros_like(table)
-            if len(positions):
-                units = torch.empty(spec.levels, device=table.device)
-                sums = table_gradient
-                if _sums(table) == "fixed":
-                    # as in TableSums: all gradients of a level could meet in one entry
-                    largest = torch.linalg.vector_norm(out_gradient.view(spec.levels, -1), 1, dim=1)
-                    units = FIXED_LIMIT / largest.clamp(min=1e-25)
-                    sums = torch.zeros(len(table), 1, dtype=torch.int64, device=table.device)
-                kernels.backward_table(positions, scales, integers, out_gradient, sums, units)
-                if sums is not table_gradient:
-                    kernels.floats(sums, integers, max(spec.entries), units, table_gradient)
+            table_gradient = _table_gradient(positions, table, spec, out_gradient)
         return position_gradient, table_gradient, None
 
 
