@@ -36,7 +36,7 @@ from msth_taichi.scene.scene import Scene, load_scene
 from msth_taichi.training.chain import Chain
 from msth_taichi.training.long import train_segments
 from msth_taichi.training.run import Run, run_image
-from msth_taichi.training.segments import Segment, cut_frames, frame_times, part_of
+from msth_taichi.training.segments import Cut, Segment, cut_frames, frame_times, part_of
 from msth_taichi.training.trainer import train
 
 NAME = "segments"
@@ -91,9 +91,10 @@ def measure_seed(device: torch.device, sizes: Sizes, seed: int) -> Result:
 
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder, frames_traced_in_place():
-        # kernels are compiled by a training that does not count
+        # kernels are compiled by a chain that does not count: those of a later segment are not all of the first one's
         short = config.model_copy(update={"training": config.training.model_copy(update={"steps": 32})})
-        train(part_of(scene, cut.segments[-1]), short, Path(folder) / "first", progress=False)
+        train_segments(scene, short, Path(folder) / "short", Cut(cut.segments[-2:]), train_one)
+        costs.clear()
         chain = train_segments(scene, config, Path(folder) / "chain", cut, train_one)
         for number, segment in enumerate(own_frames(cut.segments)):
             numbers = range(segment.first, segment.first + segment.frames)
