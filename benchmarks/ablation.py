@@ -32,7 +32,7 @@ from msth_taichi.kernels import runtime
 from msth_taichi.scene.frames import FrameStore
 from msth_taichi.scene.scene import Scene, load_scene
 from msth_taichi.training.bounds import with_bounds
-from msth_taichi.training.trainer import Trainer
+from msth_taichi.training.trainer import Trainer, require_trainable
 
 NAME = "ablation"
 
@@ -299,6 +299,7 @@ def measure(
     if key not in scenes:
         scenes[key] = load_scene(place, config.data)
     scene = scenes[key]
+    require_trainable(scene, config)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(scene, with_bounds(config, scene), Path(folder), device, progress=False)
         start, last = time.monotonic(), torch.zeros((), device=device)
