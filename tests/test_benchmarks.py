@@ -289,6 +289,16 @@ def test_ablation(ablation, monkeypatch, tmp_path, device, capsys):
     assert "## built-in" in page and "| abc |" in page
 
 
+def test_ablation_leaves_out_what_data_have_nothing_for(ablation, monkeypatch, tmp_path, device, capsys):
+    from msth_taichi.scene.scene import Images
+
+    monkeypatch.setattr(Images, "with_depth", lambda _: [])
+    variants = {"regularisers": {"depth 1": ["loss.depth=1"]}, "preset": {"as it is": []}}
+    monkeypatch.setattr(ablation, "VARIANTS", variants)
+    assert list(run_ablation(ablation, monkeypatch, tmp_path, f"--data=a={SCENE}:demo")) == ["a/preset/as it is/1"]
+    assert "a/regularisers/depth 1/1 left out: loss.depth = 1: no image" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
