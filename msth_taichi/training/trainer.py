@@ -27,7 +27,7 @@ from msth_taichi.errors import ConfigError, DataError, DivergenceError, RunError
 from msth_taichi.files import empty, unwritable, write_text
 from msth_taichi.kernels import runtime
 from msth_taichi.model.losses import losses, masked_fields
-from msth_taichi.model.renderer import RadianceField, anneal_exponent
+from msth_taichi.model.renderer import anneal_exponent
 from msth_taichi.sampling import make_sampler, require_suited
 from msth_taichi.scene.damage import warn_of_damage, without_damage
 from msth_taichi.scene.depths import DepthStore
@@ -49,6 +49,7 @@ from msth_taichi.training.checkpoint import (
 )
 from msth_taichi.training.collapse import CollapseWatch, explained
 from msth_taichi.training.grid_adam import GridAdam
+from msth_taichi.training.masks import begin_masks
 from msth_taichi.training.meeting import note_writing
 from msth_taichi.training.record import Record
 from msth_taichi.training.run import Run, compute_dtype, make_model, require_free, write_run
@@ -238,12 +239,12 @@ class Trainer:
         self.record.resume(self.path)
 
     def begin(self, run: Path) -> None:
-        """Start from the parameters of another run but its masks, on a time axis of its own; what segments share stays
-        as it is."""
+        """Start from the parameters of another run, on a time axis of its own; masks begin anew but where the stage has
+        something, and what segments share stays as it is."""
         load_model(checkpoint_path(run), self.model)
         self._shares = True
         self._be_trained()
-        reset_masks(self.model)
+        begin_masks(self.model)
 
     def _be_trained(self) -> None:
         """Let all parameters be trained that are this run's own."""
@@ -533,13 +534,6 @@ def stop_on_signal() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@torch.no_grad()
-def reset_masks(model: RadianceField) -> None:
-    """Let all masks begin anew: one that is sure that a place stands still hardly learns that it does not any more."""
-    for field, config in zip(model.fields(), (model.config.field, *model.config.proposals), strict=True):
-        field.encoding.mask_logits.fill_(config.mask_init)
 
 
 def require_trainable(scene: Scene, config: Config) -> None:
