@@ -245,6 +245,9 @@ class Trainer:
         self._shares = True
         self._be_trained()
         begin_masks(self.model)
+        for field in self.model.fields():  # GPUs of two kinds may not agree on what is empty
+            logits = field.encoding.mask_logits.data
+            logits.copy_(self.team.least(logits))
 
     def _be_trained(self) -> None:
         """Let all parameters be trained that are this run's own."""

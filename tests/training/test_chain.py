@@ -137,6 +137,13 @@ def test_a_segment_begins_where_another_ended_but_for_what_its_masks_are_sure_of
         assert parameter.requires_grad == (name not in shared)
 
 
+def test_all_of_a_team_begin_with_the_same_masks(long_config, long_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Team, "least", lambda self, value: torch.full_like(value, -7.0))  # as another one says
+    trainer = Trainer(load_scene(DATA), long_config, tmp_path, torch.device("cpu"), progress=False)
+    trainer.begin(segment_path(long_run, 0))
+    assert all((field.encoding.mask_logits == -7).all() for field in trainer.model.fields())
+
+
 def test_each_moment_is_rendered_by_the_segments_that_know_it(chain, long_run):
     cut = read_cut(long_run)
     alone = [load_run(segment_path(long_run, k)) for k in range(3)]
