@@ -1,11 +1,9 @@
-"""What the masks of a later segment of a long video begin with.
-
-Letters: V vertices of a mask along each axis of space.
-"""
+"""What the masks of a later segment of a long video begin with."""
 
 import torch
 from torch.nn.functional import pad
 
+from msth_taichi.model.field import ProposalField
 from msth_taichi.model.renderer import RadianceField
 from msth_taichi.rendering.occupancy import Occupancy
 
@@ -27,6 +25,7 @@ def begin_masks(model: RadianceField) -> None:
     Example:
         >>> begin_masks(model)
     """
+    stage: ProposalField = model.proposals[-1]  # type: ignore[assignment]
     for field, config in zip(model.fields(), (model.config.field, *model.config.proposals), strict=True):
         logits, spec, first = field.encoding.mask_logits, field.encoding.mask_spec, config.mask_init
         if spec.axes == 4:
@@ -34,7 +33,7 @@ def begin_masks(model: RadianceField) -> None:
             continue
         # cells around the inner vertices; the outermost ones lie half a cell beyond what the grids cover
         cells = spec.resolutions[0][0] - 1
-        holds = Occupancy(model.proposals[-1], model.compute, cells, static_only=True, least=_LEAST).occupied(0)
+        holds = Occupancy(stage, model.compute, cells, static_only=True, least=_LEAST).occupied(0)
         at = pad(holds, (1, 1) * 3).permute(2, 1, 0).reshape(-1, 1)  # x runs first
         rows = logits[: len(at)]
         rows.copy_(torch.where(at, rows.clamp(first, max(_SUREST, first)), first))
